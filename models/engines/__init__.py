@@ -1,0 +1,1 @@
+"""Engines behind one port (models/engines/port.py)."""

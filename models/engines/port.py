@@ -1,0 +1,96 @@
+"""The engine port: token ids in, label log-probabilities out. An engine knows nothing about text, tiers or HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from models.deadline import Deadline
+
+
+class ItemStatus(StrEnum):
+    """What became of one item of a request."""
+
+    OK = "ok"
+    EXPIRED = "expired"  # its turn came after the deadline; nothing was computed for it
+    FAILED = "failed"  # the engine could not score it
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Label log-probabilities of N items. Arrays share their first axis.
+
+    Attributes:
+        logprobs: float32 [N, K], log-softmax over the K label tokens alone, in the manifest's order; NaN where not ok.
+        label_mass: float32 [N], probability of any label over the whole vocabulary, or None when the engine
+            computes label rows only.
+        status: N item statuses.
+        cached_tokens: prefix tokens that were not computed for this request.
+    """
+
+    logprobs: NDArray[np.float32]
+    status: tuple[ItemStatus, ...]
+    label_mass: NDArray[np.float32] | None = None
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHealth:
+    """A snapshot for readiness: busy is not dead.
+
+    Attributes:
+        alive: the engine makes progress or has nothing to do.
+        detail: one sentence; names what is wrong when not alive.
+        queued_tokens: tokens admitted and not yet computed.
+        steps: forward passes finished since start; a heartbeat.
+    """
+
+    alive: bool
+    detail: str
+    queued_tokens: int
+    steps: int
+
+
+class Engine(Protocol):
+    """What the pipeline needs of an engine. All methods are safe to call concurrently from one event loop."""
+
+    @property
+    def name(self) -> str:
+        """Engine and precision, e.g. `onnx-int8`: part of the cache key."""
+        ...
+
+    async def score(self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], deadline: Deadline) -> Scores:
+        """Score N suffixes after one shared prefix: one forward pass, read at each suffix's last token.
+
+        An item's answer does not depend on its neighbours, on their order or on any cache. Items whose turn comes
+        after the deadline come back EXPIRED. Cancelling the call drops work that has not begun.
+
+        Raises:
+            EngineBusyError, EngineUnavailableError, PromptTooLongError.
+        """
+        ...
+
+    def explain(
+        self, prefix: Sequence[int], suffix: Sequence[int], deadline: Deadline, *, label: int, max_tokens: int
+    ) -> AsyncIterator[int]:
+        """Greedy decode after `prefix + suffix + [label token]`: yields token ids until end, limit or deadline."""
+        ...
+
+    async def warm_up(self) -> None:
+        """Load, compile and run once, so that the first request is not the slow one."""
+        ...
+
+    def health(self) -> EngineHealth:
+        """Cheap; never blocks on the engine."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what runs, release everything. Idempotent."""
+        ...

@@ -1,0 +1,1 @@
+"""External knowledge: documents -> chunks -> vectors -> FAISS snapshot -> one chunk per query."""

@@ -1,0 +1,1 @@
+"""The gateway: doors, pipeline, settings and the command line."""
