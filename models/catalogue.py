@@ -75,8 +75,8 @@ class Product:
 
 
 def attribute_text(attributes: Mapping[str, str]) -> str:
-    """Attributes as the one text that prompts hold, in training as in serving: `name: value; name: value`."""
-    return "; ".join(f"{name}: {value}" for name, value in attributes.items())
+    """Attributes as the one text that prompts hold, in training as in serving: `name value, name value`."""
+    return ", ".join(f"{name} {value}" for name, value in attributes.items())
 
 
 def read_catalogue(
@@ -144,7 +144,7 @@ def _product(
 def value_text(value: object) -> str:
     """Any cell as text on one line: `6.0` as `6`, true as `yes`, white space and written-out newlines as one space."""
     if isinstance(value, list | tuple):
-        return ", ".join(filter(None, map(value_text, value)))
+        return " ".join(filter(None, map(value_text, value)))
     text = _SPACES.sub(" ", str(value).replace("\\n", " ")).strip()
     if whole := _WHOLE_NUMBER.fullmatch(text):
         return whole[1]
@@ -173,12 +173,12 @@ def _pairs(place: str, cell: Any) -> list[tuple[Any, Any]]:
 
 
 def _named(pairs: Iterable[tuple[Any, Any]]) -> dict[str, str]:
-    """Attribute names as words; values of a repeated name joined by a comma."""
+    """Attribute names as words; values of a repeated name joined by a space, as a list's are."""
     result: dict[str, str] = {}
     for name, value in pairs:
         word, text = _SEPARATORS.sub(" ", str(name)).strip(), "" if value is None else value_text(value)
         if word and text:
-            result[word] = f"{result[word]}, {text}" if word in result else text
+            result[word] = f"{result[word]} {text}" if word in result else text
     return result
 
 
