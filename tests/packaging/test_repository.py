@@ -83,7 +83,7 @@ def test_constraints_are_plain_pins() -> None:
     """The constraints hold exact versions only: no host, no path, no build of one platform."""
     pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert pins
-    plain = re.compile(r"[a-z0-9-]+==[\w.]+(?: ; [\w\s.'\"<>=()]+)?")
+    plain = re.compile(r"[a-z0-9-]+==[\w.]+(?: ; [\w\s.'\"<>=!()]+)?")
     assert [pin for pin in pins if not plain.fullmatch(pin)] == []
 
 
