@@ -1,0 +1,199 @@
+"""What a catalogue tells about each product type: other words for it, what it is used with, what tells its products apart."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from retrieval.catalogue import Product
+    from retrieval.compatibility import Device
+
+MIN_PRODUCTS: Final = 3
+MIN_SHARE: Final = 0.1  # of the type's products use the phrase or the attribute ...
+MIN_PRECISION: Final = 0.5  # ... and of those that use the phrase are of the type
+MIN_LIFT: Final = 3.0  # an attribute that is this much more frequent in the type than in the catalogue
+MIN_LETTERS: Final = 3  # "usb" and "ups" are words, "gb" and "cd" mostly units
+MAX_SUPPLY_SHARE: Final = 0.1  # a type whose products often say what they fit is no device itself
+MAX_SYNONYMS: Final = 6
+MAX_HOSTS: Final = 3
+MAX_ACCESSORIES: Final = 8
+MAX_ATTRIBUTES: Final = 3
+MAX_VALUES: Final = 4
+MAX_VALUE_LENGTH: Final = 24
+# Head words that make "X <head>" something that goes with an X. English, like the titles this reads.
+ACCESSORY_HEADS: Final = frozenset(
+    "accessory accessories adapter arm bag battery belt cabinet cable cap case charger chassis cleaning component cover dock "
+    "drum enclosure extension feeder film filter holder hood housing kit label lamp lens memory module mount pad paper part "
+    "port protector replicator ribbon roller sleeve spare stand stylus supply tray".split()
+)
+_WORD: Final = re.compile(r"[a-z][a-z-]+")
+_MODEL: Final = re.compile(r"(?=[A-Za-z-]*\d{2})[A-Za-z0-9-]{4,}")
+_ALTERNATIVE: Final = re.compile(r"[/()]")
+_STOP: Final = frozenset(
+    "a an and as at by for from in is it of on or the to with your you our this that up per x mm cm ft inch pc pcs pack new "
+    "black white blue red green yellow cyan magenta grey gray silver orange purple pink color colour high low male female "
+    "ghz mhz kbit mbit gbit kbps mbps gbps watt volt lumen pixel dpi ppm hour sheet page pages year month day port ports "
+    "series edition original version standard premium pro plus eu uk us kit set".split()
+)
+_LOGISTICS: Final = re.compile(
+    r"\b(package|pallet|case|carton|weight|width|height|depth|length|dimensions|country|certification|compliance|gtin|"
+    r"compatibility|temperature|humidity|altitude|warranty|quantity|box|guide|manual|status|code|colour|color)\b"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TypeFacts:
+    """Facts of one type, most telling first."""
+
+    name: str
+    synonyms: tuple[str, ...]
+    hosts: tuple[str, ...]
+    accessories: tuple[str, ...]
+    attributes: tuple[tuple[str, tuple[str, ...]], ...]
+    brands: tuple[str, ...]
+    products: tuple[str, ...] = field(repr=False)
+
+
+def type_facts(products: Sequence[Product], fits: Mapping[str, tuple[Device, ...]]) -> list[TypeFacts]:
+    """Facts of every type with enough products, in order of first occurrence."""
+    groups: defaultdict[str, list[Product]] = defaultdict(list)
+    for p in products:
+        if p.category:
+            groups[p.category].append(p)
+    names = [c for c, own in groups.items() if len(own) >= MIN_PRODUCTS]
+    hosts = {c: _hosts_by_name(c, names) for c in names}
+    for category, found in _hosts_by_device(products, fits).items():
+        if category in hosts:
+            hosts[category] = tuple(dict.fromkeys((*hosts[category], *found)))[:MAX_HOSTS]
+    phrases = {p.id: _phrases(p) for p in products}
+    overall = Counter(x for found in phrases.values() for x in found)
+    spread: defaultdict[str, set[str]] = defaultdict(set)
+    for p in products:
+        for phrase in phrases[p.id]:
+            spread[phrase].add(p.brand)
+    attribute_counts = Counter(a for p in products for a in p.attributes)
+    return [
+        TypeFacts(
+            name=c,
+            synonyms=_synonyms(c, groups[c], phrases, overall, spread),
+            hosts=hosts[c],
+            accessories=tuple(a for a in names if c in hosts[a])[:MAX_ACCESSORIES],
+            attributes=_attributes(groups[c], attribute_counts, len(products)),
+            brands=tuple(b for b, _ in Counter(p.brand for p in groups[c] if p.brand).most_common(5)),
+            products=tuple(p.id for p in groups[c]),
+        )
+        for c in names
+    ]
+
+
+def _hosts_by_name(name: str, names: Iterable[str]) -> tuple[str, ...]:
+    """ "notebook case" belongs to "notebook", "projector lamp" to "data projector": what is left without its head."""
+    base = _host_words(name)
+    found = []
+    for other in names if base else ():
+        if other != name and not _host_words(other):
+            alternatives = [part.strip() for part in _ALTERNATIVE.split(other.lower()) if part.strip()]
+            exact = not base.isdisjoint((other.lower(), *alternatives))
+            if exact or not base.isdisjoint(part.split()[-1] for part in alternatives):
+                found.append((not exact, len(other), other))
+    return tuple(other for _, _, other in sorted(found))[:MAX_HOSTS]
+
+
+def _host_words(name: str) -> frozenset[str]:
+    """ "printer/scanner spare part" -> printer, scanner. Empty when the name's head is not an accessory's."""
+    words = name.lower().replace("/", " / ").split()
+    end = len(words)
+    while end and (words[end - 1] in ACCESSORY_HEADS or words[end - 1] == "/"):
+        end -= 1
+    if end in (0, len(words)):
+        return frozenset()
+    return frozenset(part.strip() for part in " ".join(words[:end]).split("/") if part.strip())
+
+
+def _hosts_by_device(products: Sequence[Product], fits: Mapping[str, tuple[Device, ...]]) -> dict[str, tuple[str, ...]]:
+    """Types of the products whose names hold a model that supplies say they fit."""
+    models: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for p in products:
+        if p.category and p.id not in fits:
+            for model in set(_MODEL.findall(p.name or p.title)):
+                models[p.brand, model.lower()][p.category] += 1
+    sizes = Counter(p.category for p in products)
+    supplies = Counter(p.category for p in products if p.id in fits)
+    devices = {c for c, n in sizes.items() if supplies[c] < MAX_SUPPLY_SHARE * n and not _host_words(c)}
+    hosts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for p in products:
+        for device in fits.get(p.id, ()):
+            for category in models.get((device.brand, device.model.lower()), ()):
+                if p.category and category != p.category and category in devices:
+                    hosts[p.category][category] += 1
+    return {
+        c: tuple(host for host, n in count.most_common(MAX_HOSTS) if n >= max(MIN_PRODUCTS, MIN_SHARE * count.total()))
+        for c, count in hosts.items()
+    }
+
+
+def _phrases(product: Product) -> set[str]:
+    """Runs of one to three words of name and description."""
+    found = set()
+    for text in (product.name or product.title, product.description):
+        words = [_singular(w) for w in _WORD.findall(text.lower())]
+        for n in (1, 2, 3):
+            for run in zip(*(words[i:] for i in range(n)), strict=False):
+                if _STOP.isdisjoint(run) and min(map(len, run)) >= MIN_LETTERS:
+                    found.add(" ".join(run))
+    return found
+
+
+def _singular(word: str) -> str:
+    return word.removesuffix("s") if len(word) > MIN_LETTERS and not word.endswith(("ss", "us", "is", "ens")) else word
+
+
+def _synonyms(
+    name: str,
+    own: Sequence[Product],
+    phrases: Mapping[str, set[str]],
+    overall: Mapping[str, int],
+    spread: Mapping[str, set[str]],
+) -> tuple[str, ...]:
+    parts = [part.strip() for part in _ALTERNATIVE.split(name) if part.strip()]
+    chosen = [part for part in parts if len(parts) > 1]
+    counts = Counter(x for p in own for x in phrases[p.id])
+    ranked = sorted(
+        (-n * n / len(own) / overall[x] * len(x.split()) ** 0.5, x)
+        for x, n in counts.items()
+        if n >= max(MIN_PRODUCTS, MIN_SHARE * len(own)) and n >= MIN_PRECISION * overall[x] and len(spread[x]) > 1
+    )
+    for _, phrase in ranked:
+        known = " | ".join((name, *chosen)).lower()
+        if phrase in known or any(f" {c} ".lower() in f" {phrase} " for c in (name, *chosen)):
+            continue  # a part of what stands there already, or that with another word
+        chosen.append(phrase)
+        if len(chosen) >= MAX_SYNONYMS:
+            break
+    return tuple(chosen)
+
+
+def _attributes(
+    own: Sequence[Product], overall: Mapping[str, int], total: int
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Attributes peculiar to the type whose values are words, with the commonest values."""
+    counts = Counter(a for p in own for a in p.attributes)
+    ranked = []
+    for attribute, n in counts.items():
+        share = n / len(own)
+        if _LOGISTICS.search(attribute) or share < MIN_SHARE or share < MIN_LIFT * overall[attribute] / total:
+            continue
+        values = Counter(p.attributes[attribute] for p in own if attribute in p.attributes)
+        common = [v for v, m in values.most_common(MAX_VALUES) if m > 1 and _telling(v)]
+        if len(common) > 1:
+            ranked.append((-share, attribute, tuple(common)))
+    return tuple((a, v) for _, a, v in sorted(ranked)[:MAX_ATTRIBUTES])
+
+
+def _telling(value: str) -> bool:
+    return len(value) <= MAX_VALUE_LENGTH and value.lower() not in {"true", "false", "y", "n"} and any(map(str.isalpha, value))
