@@ -54,17 +54,17 @@ PINS := pyproject.toml constraints.txt scripts/venv.sh
 
 .venv/.base: $(PINS)
 	@echo "Installing Tierwise into .venv"
-	@scripts/venv.sh .venv
+	@scripts/venv.sh .venv -e .
 	@touch $@
 
 .venv/.dev: $(PINS)
 	@echo "Installing Tierwise and its development tools into .venv"
-	@scripts/venv.sh .venv dev
+	@scripts/venv.sh .venv -e '.[dev]'
 	@touch $@ .venv/.base
 
 .venv-train/.dev: $(PINS)
 	@echo "Installing the training half into .venv-train"
-	@scripts/venv.sh .venv-train dev,train
+	@scripts/venv.sh .venv-train -e '.[dev,train]'
 	@touch $@
 
 .venv-vllm/.dev: pyproject.toml scripts/install-vllm-cpu.sh requirements/cpu-excludes.txt

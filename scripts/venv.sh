@@ -1,11 +1,11 @@
 #!/bin/sh
-# Create or update a virtual environment with this project installed editable: scripts/venv.sh FOLDER [EXTRA,...]
+# Create or update a virtual environment: scripts/venv.sh FOLDER REQUIREMENT..., e.g. scripts/venv.sh .venv -e '.[dev]'
 # uv installs within the pins of constraints.txt. It reads no pip settings, so the two that decide where packages come
 # from are handed on; without a folder of wheels torch comes from PyTorch's CPU builds.
 set -eu
 cd "$(dirname "$0")/.."
 venv=$1
-extras=${2:-}
+shift
 python=${PYTHON:-python3}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "Tierwise needs Python 3.11 or later, and $python is older: make PYTHON=python3.12 ..." >&2
@@ -23,4 +23,4 @@ if [ -n "$UV_FIND_LINKS" ]; then
 else
     export UV_TORCH_BACKEND="${UV_TORCH_BACKEND:-cpu}"
 fi
-VIRTUAL_ENV="$venv" exec "$venv/bin/uv" pip install --quiet --constraints constraints.txt --editable ".${extras:+[$extras]}"
+VIRTUAL_ENV="$venv" exec "$venv/bin/uv" pip install --quiet --constraints constraints.txt "$@"
