@@ -1,0 +1,111 @@
+"""Fetch: at most one chunk of knowledge per query, within its own time budget. Failure means none and a flag.
+
+One chunk in the shared prefix, as in DyKnow-RAG (arXiv 2510.11122).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from service.reply import ContextReference
+from service.request import OwnContext
+
+if TYPE_CHECKING:
+    from models.deadline import Deadline
+    from service.request import ContextChoice
+
+log = logging.getLogger(__name__)
+
+THREADS = 2  # a search takes well under a millisecond; two, so that one slow page-in does not stop the other
+
+
+class Hit(Protocol):
+    """A chunk that passed the score gate."""
+
+    @property
+    def chunk_id(self) -> str:
+        """Name of the chunk within its snapshot."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Name of the document that the chunk is from."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """What goes into the prompt."""
+        ...
+
+    @property
+    def score(self) -> float:
+        """Similarity to the query, at least tau."""
+        ...
+
+
+class Knowledge(Protocol):
+    """What the pipeline needs of retrieval."""
+
+    @property
+    def version(self) -> str:
+        """Version of the snapshot that answers now."""
+        ...
+
+    def search(self, query: str) -> Hit | None:
+        """The best chunk for a query, or None when its score is below the gate. Blocks; safe from several threads."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The chunk of one request, if any."""
+
+    chunk: str | None = None
+    reference: ContextReference | None = None
+    index: str | None = None
+    failed: bool = False
+
+
+class Fetcher:
+    """Decides the chunk of a request."""
+
+    def __init__(self, knowledge: Knowledge | None, budget_ms: float) -> None:
+        self._knowledge = knowledge
+        self._budget = budget_ms / 1000.0
+        # Own threads: a search that hangs must not take the ones that everything else needs.
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="knowledge")
+
+    @property
+    def version(self) -> str | None:
+        """Version of the live snapshot, None without knowledge."""
+        return self._knowledge.version if self._knowledge else None
+
+    async def fetch(self, query: str, context: ContextChoice, deadline: Deadline) -> Fetched:
+        """The chunk for a query as the caller's choice of context asks for it. Never raises but for cancellation."""
+        if isinstance(context, OwnContext):
+            reference = ContextReference(chunk_id=None, source="caller", score=None)
+            return Fetched(context.text, reference, self.version)
+        knowledge = self._knowledge
+        if context == "none" or knowledge is None:
+            return Fetched(index=self.version)
+        version = knowledge.version
+        search = asyncio.get_running_loop().run_in_executor(self._threads, knowledge.search, query)
+        try:
+            hit = await asyncio.wait_for(search, min(self._budget, deadline.remaining()))
+        except TimeoutError:
+            log.warning("retrieval took longer than its budget; judged without a chunk")
+            return Fetched(index=version, failed=True)
+        except Exception:  # any failure of the index means no chunk, by contract
+            log.exception("retrieval failed; judged without a chunk")
+            return Fetched(index=version, failed=True)
+        if hit is None:
+            return Fetched(index=version)
+        return Fetched(hit.text, ContextReference(hit.chunk_id, hit.source, round(hit.score, 6)), version)
+
+    def close(self) -> None:
+        """Drop searches that have not begun; do not wait for one that hangs."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,75 @@
+"""What lives as long as the process: settings, pipeline, health and metrics, put together in one place."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from models.manifest import load_manifest
+from models.prompt import PromptWriter
+from models.tokenizer import FieldTokenizer
+from service.engines import EMBEDDED, open_engine
+from service.fetch import Fetcher
+from service.health import Health
+from service.knowledge import open_knowledge
+from service.metrics import Metrics
+from service.pipeline import Judge, Pipeline
+
+if TYPE_CHECKING:
+    from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """One process. Doors read it; nothing in it changes but through its own methods."""
+
+    settings: Settings
+    pipeline: Pipeline
+    health: Health
+    metrics: Metrics = field(default_factory=Metrics)
+    started_at: int = field(default_factory=lambda: int(time.time()))
+
+    async def close(self) -> None:
+        """Finish what runs, release everything."""
+        self.pipeline.fetcher.close()
+        await self.pipeline.judge.engine.close()
+
+
+def open_judge(settings: Settings) -> Judge:
+    """Load the configured checkpoint behind the configured engine.
+
+    Raises:
+        CheckpointError: the folder is not a checkpoint, was changed, or does not fit the engine.
+        SettingsError: the engine is not installed.
+    """
+    manifest = load_manifest(settings.checkpoint)
+    tokenizer = FieldTokenizer(settings.checkpoint)
+    return Judge(manifest, tokenizer, PromptWriter(manifest, tokenizer), open_engine(settings, manifest))
+
+
+def open_gateway(settings: Settings) -> Gateway:
+    """Everything from settings. The engine is warm and checked only once `Gateway.health.watch` has run.
+
+    Raises:
+        CheckpointError, SettingsError, RetrievalError: naming what is wrong.
+    """
+    knowledge = open_knowledge(settings)
+    judge = open_judge(settings)
+    return assemble(
+        settings,
+        judge,
+        Fetcher(knowledge, settings.retrieval_budget_ms),
+        embedded=settings.engine in EMBEDDED,
+    )
+
+
+def assemble(settings: Settings, judge: Judge, fetcher: Fetcher, *, embedded: bool) -> Gateway:
+    """A gateway around parts that are open already."""
+    return Gateway(
+        settings=settings,
+        pipeline=Pipeline(judge, fetcher, engine_grace_ms=settings.engine_grace_ms),
+        health=Health(
+            judge, embedded=embedded, hang_seconds=settings.hang_seconds, retry_seconds=settings.canary_retry_seconds
+        ),
+    )

@@ -1,0 +1,116 @@
+"""The native routes: score, explain, models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+
+from service import errors
+from service.http.arrival import arrival_of
+from service.http.problems import documented
+from service.http.route import JsonRoute, call_of, gateway_of
+from service.limits import ONE_ITEM, check_limits
+from service.reply import ExplainReply, ScoreReply, Versions
+from service.schemas import ExplainBody, ScoreBody
+
+if TYPE_CHECKING:
+    from service.request import ScoreRequest
+
+BODY_ERRORS = (
+    errors.MalformedBodyError,
+    errors.BodyTooLargeError,
+    errors.MediaTypeError,
+    errors.InvalidRequestError,
+    errors.OverloadedError,
+    errors.NotReadyError,
+    errors.DeadlineError,
+)
+
+router = APIRouter(route_class=JsonRoute, tags=["relevance"])
+plain = APIRouter(tags=["relevance"])
+
+
+class TierInfo(BaseModel):
+    """One tier of the served checkpoint."""
+
+    name: str
+    label: str
+    band: str
+
+
+class ModelInfo(BaseModel):
+    """The served checkpoint."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "tierwise"
+    engine: str
+    versions: Versions
+    tiers: Annotated[list[TierInfo], Field(description="best first")]
+    beta: Annotated[float, Field(description="cumulative probability that a tier must reach")]
+    max_tokens: int
+    field_budgets: Annotated[dict[str, int], Field(description="tokens kept of each field")]
+
+
+class ModelList(BaseModel):
+    """Served checkpoints."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelInfo]
+
+
+@router.post("/v1/score", responses=documented(*BODY_ERRORS), summary="Score items against a query")
+async def score(body: ScoreBody, request: Request) -> ScoreReply:
+    """How relevant is each of these items to this query? Verdicts come best first; `index` is the item's position."""
+    call = call_of(request, body.deadline_ms)
+    asked = body.request()
+    check_limits(asked, gateway_of(request).settings.limits)
+    reply = await gateway_of(request).pipeline.score(asked, call)
+    note(request, asked, reply)
+    return reply
+
+
+@router.post("/v1/explain", responses=documented(*BODY_ERRORS), summary="Score one item with reasons")
+async def explain(body: ExplainBody, request: Request) -> ExplainReply:
+    """Score one item and decode the model's reasons for the tier that was chosen. Slower than scoring."""
+    call = call_of(request, body.deadline_ms)
+    asked = body.request()
+    check_limits(asked, gateway_of(request).settings.limits, ONE_ITEM)
+    reply = await gateway_of(request).pipeline.explain(asked, call)
+    note(request, asked, reply)
+    return reply
+
+
+@plain.get("/v1/models", summary="Served checkpoints")
+async def models(request: Request) -> ModelList:
+    """The served checkpoint with its tiers, versions and field budgets."""
+    gateway = gateway_of(request)
+    judge = gateway.pipeline.judge
+    manifest = judge.manifest
+    info = ModelInfo(
+        id=manifest.name,
+        created=gateway.started_at,
+        engine=judge.engine.name,
+        versions=judge.versions(gateway.pipeline.fetcher.version),
+        tiers=[TierInfo(name=t.name, label=t.label, band=t.band) for t in manifest.tiers],
+        beta=manifest.beta,
+        max_tokens=manifest.max_tokens,
+        field_budgets={str(name): budget for name, budget in manifest.prompt.budgets.items()},
+    )
+    return ModelList(data=[info])
+
+
+def note(request: Request, asked: ScoreRequest, reply: ScoreReply | ExplainReply) -> None:
+    """Add what was asked and answered to the request's log line; never its text."""
+    notes = arrival_of(request.scope).notes
+    notes["items"] = len(asked.candidates)
+    notes["tokens"] = reply.usage.total_tokens
+    notes["chunk"] = reply.context.chunk_id if reply.context else None
+    if reply.degraded:
+        notes["degraded"] = reply.degraded
+    results = reply.results if isinstance(reply, ScoreReply) else (reply.result,)
+    gateway_of(request).metrics.scored(reply.timings_ms, results, reply.degraded)

@@ -1,0 +1,62 @@
+"""The one request type of both doors, and the call it arrives in. Pure values; no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from models.deadline import Deadline
+    from models.prompt import Item
+
+
+@dataclass(frozen=True, slots=True)
+class OwnContext:
+    """A chunk that the caller brings along; nothing is retrieved."""
+
+    text: str
+
+
+ContextChoice = Literal["auto", "none"] | OwnContext
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One item as its caller names it."""
+
+    id: str
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """How relevant is each of these N items to this query?
+
+    Attributes:
+        query: not blank.
+        candidates: N >= 1, ids unique.
+        context: retrieve a chunk, use none, or use the caller's.
+        top_n: return this many of the best; None for all.
+    """
+
+    query: str
+    candidates: tuple[Candidate, ...]
+    context: ContextChoice = "auto"
+    top_n: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What surrounds a request: its name, its deadline and the stages that passed before the pipeline.
+
+    Attributes:
+        id: `x-request-id`, the caller's or ours.
+        deadline: carried through every step and into the engine's queue.
+        started: monotonic seconds when the first byte arrived.
+        timings_ms: milliseconds by stage, filled while the call runs.
+    """
+
+    id: str
+    deadline: Deadline
+    started: float
+    timings_ms: dict[str, float] = field(default_factory=dict)

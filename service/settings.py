@@ -1,0 +1,138 @@
+"""Settings: one class, read from `TIERWISE_*` variables over `tierwise.yaml` over defaults.
+
+A wrong setting stops the start and is named. A variable that names no setting does too, since a misspelt limit that is
+silently ignored is found only under load.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+
+from models.manifest import SHIPPED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX = "TIERWISE_"
+# Kubernetes sets these for a Service called `tierwise`; they are not ours.
+_KUBERNETES = re.compile(r"TIERWISE_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_(TCP|UDP).*)?)")
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class EngineName(StrEnum):
+    """Engines that can stand behind the port."""
+
+    ONNX_INT8 = "onnx-int8"
+    ONNX_FLOAT32 = "onnx-float32"
+    VLLM = "vllm"
+    VLLM_SERVER = "vllm-server"
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message has one line per setting, with its name."""
+
+
+class Limits(BaseModel):
+    """What one request may hold. Sizes in characters, bytes or items."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    items: int = Field(default=256, gt=0, description="items in one request")
+    query_characters: int = Field(default=1_000, gt=0, description="characters of a query")
+    context_characters: int = Field(default=20_000, gt=0, description="characters of a caller's own context")
+    id_characters: int = Field(default=256, gt=0, description="characters of an item's id")
+    body_bytes: int = Field(default=4 * 2**20, gt=0, description="bytes of a request body")
+
+
+class Settings(BaseSettings):
+    """Everything an operator can choose. Nested names join with two underscores: `TIERWISE_LIMITS__ITEMS=64`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
+    )
+
+    checkpoint: Path = Field(default=SHIPPED, description="checkpoint folder with its tierwise.json")
+    engine: EngineName = Field(default=EngineName.ONNX_INT8, description="engine behind the port")
+    threads: int | None = Field(
+        default=None, gt=0, description="compute threads of an embedded engine; all cores if unset"
+    )
+
+    knowledge: Path | None = Field(default=None, description="knowledge snapshot folder; no retrieval if unset")
+    tau: float | None = Field(default=None, description="score gate of retrieval; the snapshot's own if unset")
+    retrieval_budget_ms: float = Field(default=20.0, gt=0, description="time for the chunk; none when it runs out")
+
+    deadline_ms: float = Field(default=1_000.0, gt=0, description="budget of a call; a caller can only ask for less")
+    engine_grace_ms: float = Field(
+        default=50.0, ge=0, description="wait past the deadline for a forward pass that began in time"
+    )
+
+    host: str = Field(default="127.0.0.1", description="address of the HTTP door")
+    http_port: Port = Field(default=8080, description="port of the HTTP door")
+    admin_host: str = Field(default="127.0.0.1", description="address of the admin door")
+    admin_port: Port = Field(default=9090, description="port of the admin door, /metrics among others")
+
+    limits: Limits = Limits()
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
+    drain_seconds: float = Field(default=20.0, ge=0, description="wait for requests in flight after SIGTERM")
+    hang_seconds: float = Field(default=30.0, gt=0, description="an engine with work and no step for so long is hung")
+    canary_retry_seconds: float = Field(
+        default=10.0, gt=0, description="pause before a failed self-test is tried again"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the file; no .env file and no secrets folder."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=_file())
+
+
+def _file() -> Path:
+    return Path(os.environ.get(f"{PREFIX}CONFIG", "tierwise.yaml"))
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from all sources; an override that is None counts as not given.
+
+    Raises:
+        SettingsError: one line per wrong setting, each with its name.
+    """
+    if unknown := _unknown_variables(os.environ):
+        raise SettingsError("\n".join(f"{name}: no such setting; see `tierwise serve --help`" for name in unknown))
+    if f"{PREFIX}CONFIG" in os.environ and not _file().is_file():
+        raise SettingsError(f"{PREFIX}CONFIG: there is no file {_file()}")
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type] # validated by pydantic, like every other source
+    except ValidationError as error:
+        lines = []
+        for issue in error.errors(include_url=False, include_context=False):
+            path = ".".join(str(part) for part in issue["loc"])
+            variable = PREFIX + path.replace(".", "__").upper()
+            lines.append(f"{path} ({variable}): {issue['msg']}, it is {str(issue['input'])[:80]!r}")
+        raise SettingsError("\n".join(lines)) from error
+    except (ValueError, OSError) as error:  # a file that is not YAML, a nested variable that is not JSON
+        raise SettingsError(f"{_file()} or a {PREFIX}* variable cannot be read: {error}") from error
+
+
+def _unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    known = {f"{PREFIX}CONFIG"}
+    known |= {PREFIX + name.upper() for name in Settings.model_fields}
+    known |= {f"{PREFIX}LIMITS__{name.upper()}" for name in Limits.model_fields}
+    names = (name for name in environment if name.startswith(PREFIX))
+    return sorted(name for name in names if name not in known and not _KUBERNETES.fullmatch(name))

@@ -1,0 +1,270 @@
+"""A tiny checkpoint, and an engine at the port that is a pure function of the ids."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import httpx
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+from models.engines.port import EngineHealth, ItemStatus, Scores
+from models.manifest import (
+    Canary,
+    CanaryItem,
+    Manifest,
+    PromptTemplate,
+    RationaleMarkers,
+    Segment,
+    Tier,
+    file_hash,
+    load_manifest,
+    save_manifest,
+)
+from models.prompt import PromptWriter
+from models.tokenizer import FieldTokenizer
+from service.fetch import Fetcher
+from service.gateway import Gateway, assemble
+from service.http.app import create_app
+from service.pipeline import Judge
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from models.deadline import Deadline
+    from service.fetch import Knowledge
+
+TIERS = ("4-Excellent", "3-Related", "2-Mismatch", "1-Irrelevant")
+BANDS = ("Good", "Good", "Mid", "Bad")
+LABELS = ("excellent", "related", "mismatch", "irrelevant")
+MARKERS = ("[category]", "[attributes]", "[context]", "[reason]")
+SPECIAL = (
+    "[UNK]",
+    "[END]",
+    "[QUERY]",
+    "[CHUNK]",
+    "[TITLE]",
+    "[MORE]",
+    "[ANSWER]",
+    *(f"[{x}]" for x in LABELS),
+    *MARKERS,
+)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder whose vocabulary is the printable ASCII characters."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    vocabulary = {token: n for n, token in enumerate((*SPECIAL, *(chr(c) for c in range(33, 127))))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106 # a token of text
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("", "isolated")]
+    )
+    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    prompt = PromptTemplate(
+        prefix=(Segment(text="[QUERY]", field="query"), Segment(text="[CHUNK]", field="chunk")),
+        suffix=(
+            Segment(text="[TITLE]", field="title"),
+            Segment(text="[MORE]", field="brand"),
+            Segment(text="[MORE]", field="category"),
+            Segment(text="[MORE]", field="attributes"),
+            Segment(text="[MORE]", field="description"),
+            Segment(text="[ANSWER]"),
+        ),
+        budgets={
+            "query": 64,
+            "chunk": 64,
+            "title": 48,
+            "brand": 16,
+            "category": 16,
+            "attributes": 32,
+            "description": 32,
+        },
+    )
+    manifest = Manifest(
+        name="tiny",
+        tiers=tuple(
+            Tier(name=n, label=x, token_id=vocabulary[f"[{x}]"], band=b)
+            for n, x, b in zip(TIERS, LABELS, BANDS, strict=True)
+        ),
+        prompt=prompt,
+        prompt_hash=prompt.hash,
+        max_tokens=512,
+        beta=0.5,
+        rationale=RationaleMarkers(
+            category=MARKERS[0],
+            attributes=MARKERS[1],
+            context=MARKERS[2],
+            reason=MARKERS[3],
+            end_token_id=vocabulary["[END]"],
+        ),
+        canaries=(
+            Canary(query="abcd", item=CanaryItem(title="abcd"), tier="4-Excellent"),
+            Canary(query="abcd", item=CanaryItem(title="wxyz"), tier="1-Irrelevant"),
+        ),
+        files={"tokenizer.json": file_hash(folder / "tokenizer.json")},
+    )
+    save_manifest(manifest, folder)
+    return folder
+
+
+@dataclass
+class OverlapEngine:
+    """Scores by the share of the prefix's ids that the suffix holds too. Faults are chosen per instance.
+
+    Attributes:
+        expired: positions that come back expired.
+        failed: positions that come back failed.
+        raises: raised instead of an answer.
+        hang: never answers while set.
+        rationale: ids that `explain` yields.
+    """
+
+    expired: frozenset[int] = frozenset()
+    failed: frozenset[int] = frozenset()
+    raises: Exception | None = None
+    hang: bool = False
+    rationale: tuple[int, ...] = ()
+    alive: bool = True
+    queued_tokens: int = 0
+    steps: int = 0
+    calls: list[tuple[tuple[int, ...], list[tuple[int, ...]]]] = field(default_factory=list)
+    name: str = "overlap"
+    closed: bool = False
+
+    async def score(self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], deadline: Deadline) -> Scores:
+        """One row per suffix; faults as configured."""
+        self.calls.append((tuple(prefix), [tuple(s) for s in suffixes]))
+        if self.raises is not None:
+            raise self.raises
+        if self.hang:
+            await asyncio.Event().wait()
+        logprobs = np.stack([self._row(prefix, s) for s in suffixes])
+        status = []
+        for n in range(len(suffixes)):
+            late = n in self.expired or deadline.expired
+            status.append(ItemStatus.EXPIRED if late else ItemStatus.FAILED if n in self.failed else ItemStatus.OK)
+        logprobs[[s is not ItemStatus.OK for s in status]] = np.nan
+        self.steps += 1
+        return Scores(logprobs=logprobs, status=tuple(status))
+
+    @staticmethod
+    def _row(prefix: Sequence[int], suffix: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+        query = set(prefix) - set(range(len(SPECIAL)))
+        share = len(query & set(suffix)) / max(1, len(query))
+        logits = -8.0 * np.abs(np.linspace(1.0, 0.0, len(TIERS)) - share)
+        row: np.ndarray[tuple[int], np.dtype[np.float32]] = (logits - np.log(np.exp(logits).sum())).astype(np.float32)
+        return row
+
+    async def explain(
+        self, prefix: Sequence[int], suffix: Sequence[int], deadline: Deadline, *, label: int, max_tokens: int
+    ) -> AsyncIterator[int]:
+        """The configured ids."""
+        del prefix, suffix, deadline, label
+        for token in self.rationale[:max_tokens]:
+            yield token
+
+    async def warm_up(self) -> None:
+        """Nothing to load."""
+        if isinstance(self.raises, Exception):
+            raise self.raises
+
+    def health(self) -> EngineHealth:
+        """As configured."""
+        detail = "makes progress" if self.alive else "the compute thread died"
+        return EngineHealth(self.alive, detail, self.queued_tokens, self.steps)
+
+    async def close(self) -> None:
+        """Remember it."""
+        self.closed = True
+
+
+def judge_on(checkpoint: Path, engine: OverlapEngine) -> Judge:
+    manifest = load_manifest(checkpoint)
+    tokenizer = FieldTokenizer(checkpoint)
+    return Judge(manifest, tokenizer, PromptWriter(manifest, tokenizer), engine)
+
+
+@dataclass(frozen=True)
+class FakeHit:
+    """A chunk."""
+
+    chunk_id: str = "card-1"
+    source: str = "cards"
+    text: str = "a helpful chunk"
+    score: float = 0.75
+
+
+@dataclass
+class FakeKnowledge:
+    """Knowledge at the port: one answer for every query, or a fault."""
+
+    hit: FakeHit | None = field(default_factory=FakeHit)
+    raises: Exception | None = None
+    wait: Callable[[], object] | None = None
+    version: str = "index-1"
+
+    def search(self, query: str) -> FakeHit | None:
+        """The configured answer."""
+        del query
+        if self.wait is not None:
+            self.wait()
+        if self.raises is not None:
+            raise self.raises
+        return self.hit
+
+
+@dataclass
+class Door:
+    """A running app with a client in front of it."""
+
+    client: httpx.AsyncClient
+    gateway: Gateway
+    engine: OverlapEngine
+
+    async def post(self, path: str, body: object, **headers: str) -> httpx.Response:
+        """Post a body as JSON."""
+        return await self.client.post(path, content=json.dumps(body), headers=headers)
+
+
+@pytest.fixture
+def open_door(checkpoint: Path) -> Callable[..., AbstractAsyncContextManager[Door]]:
+    """Open the HTTP door around the fake engine; settings by keyword."""
+
+    @asynccontextmanager
+    async def open_(
+        engine: OverlapEngine | None = None, knowledge: Knowledge | None = None, **settings: object
+    ) -> AsyncIterator[Door]:
+        engine = engine or OverlapEngine()
+        configured = Settings(checkpoint=checkpoint, **settings)  # type: ignore[arg-type] # validated
+        fetcher = Fetcher(knowledge, configured.retrieval_budget_ms)
+        gateway = assemble(configured, judge_on(checkpoint, engine), fetcher, embedded=True)
+        watch = asyncio.create_task(gateway.health.watch())
+        await asyncio.sleep(0)
+        transport = httpx.ASGITransport(create_app(gateway))
+        try:
+            async with httpx.AsyncClient(transport=transport, base_url="http://tierwise") as client:
+                yield Door(client, gateway, engine)
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+            await gateway.close()
+
+    return open_
+
+
+@pytest.fixture
+async def door(open_door: Callable[..., AbstractAsyncContextManager[Door]]) -> AsyncIterator[Door]:
+    """The door with default settings."""
+    async with open_door() as opened:
+        yield opened
