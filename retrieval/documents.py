@@ -1,0 +1,98 @@
+"""Documents as people bring them, checked line by line, with untrusted characters removed.
+
+A document's text ends up in a prompt, so what cannot be seen is stripped here, once: control characters, zero-width and
+bidirectional marks, private-use and unassigned code points.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final
+
+from retrieval.errors import InputError
+from retrieval.rows import Row, read_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MAX_ID: Final = 256
+MAX_TEXT: Final = 1_000_000
+MAX_NAMED: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document. `source` says where it comes from and travels with every chunk; `url` is optional."""
+
+    id: str
+    text: str
+    source: str
+    title: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that holds no usable document."""
+
+    line: int
+    problem: str
+
+
+FIELDS: Final = frozenset(f.name for f in fields(Document))
+
+
+def read_documents(path: Path) -> Iterator[Document | BadLine]:
+    """Yield documents and bad lines in file order. Columns: id, text, source, title (optional), url (optional).
+
+    Other columns are ignored, so that a file made for another tool serves here too.
+
+    Raises:
+        InputError: the file cannot be read at all.
+    """
+    seen: dict[str, int] = {}
+    for row in read_rows(path):
+        problem = row.problem or _problem(row, seen)
+        if problem:
+            yield BadLine(row.line, problem)
+        else:
+            values = {name: clean(row.values.get(name, "")) for name in FIELDS}
+            seen[values["id"]] = row.line
+            yield Document(**values)
+
+
+def bad_input(path: Path, bad: list[BadLine]) -> InputError:
+    """The error that names the bad lines of a file."""
+    named = "\n".join(f"  line {b.line}: {b.problem}" for b in bad[:MAX_NAMED])
+    more = f"\n  and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
+    return InputError(f"{path}: {len(bad)} bad lines; correct them, or skip them on purpose with --skip-bad\n{named}{more}")
+
+
+def clean(value: Any) -> str:
+    """One line of visible text: NFC, no control, format, surrogate, private-use or unassigned characters."""
+    text = unicodedata.normalize("NFC", str(value))
+    kept = (" " if c in "\n\r\t\v\f\x85\u2028\u2029" else c for c in text)
+    visible = "".join(c for c in kept if c.isprintable() or unicodedata.category(c) == "Zs")
+    return " ".join(visible.split())
+
+
+def _problem(row: Row, seen: dict[str, int]) -> str:
+    values = row.values
+    for name in ("id", "text", "source"):
+        if name not in values or not clean(values[name]):
+            return f"no {name!r}: id, text and source are required"
+        if not isinstance(values[name], (str, int)):
+            return f"{name!r} must be text, found {type(values[name]).__name__}"
+    for name in ("title", "url"):
+        if not isinstance(values.get(name, ""), (str, type(None))):
+            return f"{name!r} must be text, found {type(values[name]).__name__}"
+    own = clean(values["id"])
+    if own in seen:
+        return f"id {own!r} occurs already in line {seen[own]}"
+    if len(own) > MAX_ID:
+        return f"'id' has {len(own)} characters, at most {MAX_ID}"
+    if len(str(values["text"])) > MAX_TEXT:
+        return f"'text' has {len(values['text'])} characters, at most {MAX_TEXT}: split the document"
+    return ""
