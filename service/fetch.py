@@ -60,6 +60,15 @@ class Knowledge(Protocol):
         ...
 
 
+class Source(Protocol):
+    """Holds the snapshot in force, which may be swapped at any time."""
+
+    @property
+    def current(self) -> Knowledge | None:
+        """The knowledge to use for a request, from its start to its end."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """The chunk of one request, if any."""
@@ -73,8 +82,8 @@ class Fetched:
 class Fetcher:
     """Decides the chunk of a request."""
 
-    def __init__(self, knowledge: Knowledge | None, budget_ms: float) -> None:
-        self._knowledge = knowledge
+    def __init__(self, source: Source | None, budget_ms: float) -> None:
+        self._source = source
         self._budget = budget_ms / 1000.0
         # Own threads: a search that hangs must not take the ones that everything else needs.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="knowledge")
@@ -82,29 +91,34 @@ class Fetcher:
     @property
     def version(self) -> str | None:
         """Version of the live snapshot, None without knowledge."""
-        return self._knowledge.version if self._knowledge else None
+        knowledge = self._current()
+        return knowledge.version if knowledge else None
 
     async def fetch(self, query: str, context: ContextChoice, deadline: Deadline) -> Fetched:
         """The chunk for a query as the caller's choice of context asks for it. Never raises but for cancellation."""
         if isinstance(context, OwnContext):
             reference = ContextReference(chunk_id=None, source="caller", score=None)
             return Fetched(context.text, reference, self.version)
-        knowledge = self._knowledge
+        knowledge = self._current()
         if context == "none" or knowledge is None:
-            return Fetched(index=self.version)
-        version = knowledge.version
-        search = asyncio.get_running_loop().run_in_executor(self._threads, knowledge.search, query)
+            return Fetched(index=knowledge.version if knowledge else None)
         try:
-            hit = await asyncio.wait_for(search, min(self._budget, deadline.remaining()))
+            hit = await self._search(knowledge, query, min(self._budget, deadline.remaining()))
         except TimeoutError:
             log.warning("retrieval took longer than its budget; judged without a chunk")
-            return Fetched(index=version, failed=True)
-        except Exception:  # any failure of the index means no chunk, by contract
+            return Fetched(index=knowledge.version, failed=True)
+        except Exception:  # whatever fails in the index means no chunk, by contract
             log.exception("retrieval failed; judged without a chunk")
-            return Fetched(index=version, failed=True)
-        if hit is None:
-            return Fetched(index=version)
-        return Fetched(hit.text, ContextReference(hit.chunk_id, hit.source, round(hit.score, 6)), version)
+            return Fetched(index=knowledge.version, failed=True)
+        reference = ContextReference(hit.chunk_id, hit.source, round(hit.score, 6)) if hit else None
+        return Fetched(hit.text if hit else None, reference, knowledge.version)
+
+    async def _search(self, knowledge: Knowledge, query: str, seconds: float) -> Hit | None:
+        search = asyncio.get_running_loop().run_in_executor(self._threads, knowledge.search, query)
+        return await asyncio.wait_for(search, seconds)
+
+    def _current(self) -> Knowledge | None:
+        return self._source.current if self._source else None
 
     def close(self) -> None:
         """Drop searches that have not begun; do not wait for one that hangs."""

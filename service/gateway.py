@@ -52,7 +52,7 @@ def open_gateway(settings: Settings) -> Gateway:
     """Everything from settings. The engine is warm and checked only once `Gateway.health.watch` has run.
 
     Raises:
-        CheckpointError, SettingsError, RetrievalError: naming what is wrong.
+        CheckpointError, SettingsError: naming what is wrong.
     """
     knowledge = open_knowledge(settings)
     judge = open_judge(settings)

@@ -23,7 +23,7 @@ def verdicts(
     manifest: Manifest, candidates: tuple[Candidate, ...], prompt: Prompt, scores: Scores
 ) -> tuple[ItemResult, ...]:
     """Results of N items in the order of the request."""
-    finite = np.isfinite(scores.logprobs).all(axis=1)
+    finite = [bool(np.isfinite(row).all()) for row in scores.logprobs]
     status = [
         ItemStatus.FAILED if s is ItemStatus.OK and not usable else s
         for s, usable in zip(scores.status, finite, strict=True)

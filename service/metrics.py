@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from models.engines.port import EngineHealth
+    from service.health import Health
     from service.reply import Degraded, ItemResult
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -30,11 +32,17 @@ class Metrics:
         self._items = Counter("tierwise_items", "Items by outcome", ["status"], registry=self.registry)
         self._tiers = Counter("tierwise_item_tiers", "Scored items by tier", ["tier"], registry=self.registry)
         self._degraded = Counter("tierwise_degraded", "Answers by flag", ["flag"], registry=self.registry)
-        self.ready = Gauge("tierwise_ready", "1 when ready for traffic", registry=self.registry)
-        self.queued_tokens = Gauge(
+        self._ready = Gauge("tierwise_ready", "1 when ready for traffic", registry=self.registry)
+        self._queued_tokens = Gauge(
             "tierwise_engine_queued_tokens", "Tokens waiting in the engine", registry=self.registry
         )
-        self.loop_lag = Gauge("tierwise_event_loop_lag_seconds", "Delay of the event loop", registry=self.registry)
+        self._loop_lag = Gauge("tierwise_event_loop_lag_seconds", "Delay of the event loop", registry=self.registry)
+
+    def observe_state(self, health: Health, engine: EngineHealth) -> None:
+        """Set the gauges; called when metrics are read."""
+        self._ready.set(health.readiness().ok)
+        self._loop_lag.set(health.loop_lag)
+        self._queued_tokens.set(engine.queued_tokens)
 
     def answered(self, path: str, status: int, seconds: float) -> None:
         """One request is done. `path` is a route's template."""

@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
+    keep_alive_seconds: float = Field(default=75.0, ge=0, description="an idle connection is closed after so long")
     drain_seconds: float = Field(default=20.0, ge=0, description="wait for requests in flight after SIGTERM")
     hang_seconds: float = Field(default=30.0, gt=0, description="an engine with work and no step for so long is hung")
     canary_retry_seconds: float = Field(

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from models.deadline import Deadline
-    from service.fetch import Knowledge
 
 TIERS = ("4-Excellent", "3-Related", "2-Mismatch", "1-Irrelevant")
 BANDS = ("Good", "Good", "Mid", "Bad")
@@ -214,6 +213,11 @@ class FakeKnowledge:
     wait: Callable[[], object] | None = None
     version: str = "index-1"
 
+    @property
+    def current(self) -> FakeKnowledge:
+        """Itself: the only snapshot there is."""
+        return self
+
     def search(self, query: str) -> FakeHit | None:
         """The configured answer."""
         del query
@@ -243,7 +247,7 @@ def open_door(checkpoint: Path) -> Callable[..., AbstractAsyncContextManager[Doo
 
     @asynccontextmanager
     async def open_(
-        engine: OverlapEngine | None = None, knowledge: Knowledge | None = None, **settings: object
+        engine: OverlapEngine | None = None, knowledge: FakeKnowledge | None = None, **settings: object
     ) -> AsyncIterator[Door]:
         engine = engine or OverlapEngine()
         configured = Settings(checkpoint=checkpoint, **settings)  # type: ignore[arg-type] # validated

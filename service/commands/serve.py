@@ -1,0 +1,52 @@
+"""`tierwise serve`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+
+from models.errors import ModelError
+from service.logs import configure_logging
+from service.server import serve as run_server
+from service.settings import EngineName, SettingsError, load_settings
+
+
+def serve(
+    *,
+    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder; the shipped one if not given.")] = None,
+    engine: Annotated[EngineName | None, typer.Option(help="Engine behind the port.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Compute threads of an embedded engine; all cores if not given.")
+    ] = None,
+    knowledge: Annotated[
+        Path | None, typer.Option(help="Knowledge snapshot folder; no retrieval if not given.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address of the HTTP door.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="Port of the HTTP door.")] = None,
+    admin_port: Annotated[int | None, typer.Option(help="Port of the admin door with /metrics.")] = None,
+) -> None:
+    """Serve a checkpoint over HTTP until SIGTERM or Ctrl-C.
+
+    Every setting can come from `TIERWISE_*` variables or from `tierwise.yaml` in the current folder (another path:
+    `TIERWISE_CONFIG`); options win over variables, variables over the file. docs/http.md lists all of them.
+    """
+    try:
+        settings = load_settings(
+            checkpoint=checkpoint,
+            engine=engine,
+            threads=threads,
+            knowledge=knowledge,
+            host=host,
+            http_port=http_port,
+            admin_port=admin_port,
+        )
+        configure_logging(settings.log_level)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run_server(settings))
+    except (SettingsError, ModelError) as error:
+        typer.echo(f"tierwise cannot start: {error}", err=True)
+        raise typer.Exit(2) from error
