@@ -66,11 +66,15 @@ class Engine(Protocol):
         """Engine and precision, e.g. `onnx-int8`: part of the cache key."""
         ...
 
-    async def score(self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], deadline: Deadline) -> Scores:
+    async def score(
+        self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], deadline: Deadline, *, scope: str = ""
+    ) -> Scores:
         """Score N suffixes after one shared prefix: one forward pass, read at each suffix's last token.
 
         An item's answer does not depend on its neighbours, on their order or on any cache. Items whose turn comes
         after the deadline come back EXPIRED. Cancelling the call drops work that has not begun.
+        Keys and values kept between calls are reused only among calls of equal `scope` (a tenant), so that nobody can
+        time another's prompts; an engine that keeps none ignores it.
 
         Raises:
             EngineBusyError, EngineUnavailableError, PromptTooLongError.
@@ -78,7 +82,14 @@ class Engine(Protocol):
         ...
 
     def explain(
-        self, prefix: Sequence[int], suffix: Sequence[int], deadline: Deadline, *, label: int, max_tokens: int
+        self,
+        prefix: Sequence[int],
+        suffix: Sequence[int],
+        deadline: Deadline,
+        *,
+        label: int,
+        max_tokens: int,
+        scope: str = "",
     ) -> AsyncIterator[int]:
         """Greedy decode after `prefix + suffix + [label token]`: yields token ids until end, limit or deadline."""
         ...

@@ -141,8 +141,11 @@ class OverlapEngine:
     name: str = "overlap"
     closed: bool = False
 
-    async def score(self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], deadline: Deadline) -> Scores:
+    async def score(
+        self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], deadline: Deadline, *, scope: str = ""
+    ) -> Scores:
         """One row per suffix; faults as configured."""
+        del scope
         self.calls.append((tuple(prefix), [tuple(s) for s in suffixes]))
         if self.raises is not None:
             raise self.raises
@@ -166,10 +169,17 @@ class OverlapEngine:
         return row
 
     async def explain(
-        self, prefix: Sequence[int], suffix: Sequence[int], deadline: Deadline, *, label: int, max_tokens: int
+        self,
+        prefix: Sequence[int],
+        suffix: Sequence[int],
+        deadline: Deadline,
+        *,
+        label: int,
+        max_tokens: int,
+        scope: str = "",
     ) -> AsyncIterator[int]:
         """The configured ids."""
-        del prefix, suffix, deadline, label
+        del prefix, suffix, deadline, label, scope
         for token in self.rationale[:max_tokens]:
             yield token
 
