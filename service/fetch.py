@@ -97,8 +97,7 @@ class Fetcher:
     async def fetch(self, query: str, context: ContextChoice, deadline: Deadline) -> Fetched:
         """The chunk for a query as the caller's choice of context asks for it. Never raises but for cancellation."""
         if isinstance(context, OwnContext):
-            reference = ContextReference(chunk_id=None, source="caller", score=None)
-            return Fetched(context.text, reference, self.version)
+            return Fetched(context.text, ContextReference(None, "caller", None), self.version)
         knowledge = self._current()
         if context == "none" or knowledge is None:
             return Fetched(index=knowledge.version if knowledge else None)
@@ -110,8 +109,9 @@ class Fetcher:
         except Exception:  # whatever fails in the index means no chunk, by contract
             log.exception("retrieval failed; judged without a chunk")
             return Fetched(index=knowledge.version, failed=True)
-        reference = ContextReference(hit.chunk_id, hit.source, round(hit.score, 6)) if hit else None
-        return Fetched(hit.text if hit else None, reference, knowledge.version)
+        if hit is None:
+            return Fetched(index=knowledge.version)
+        return Fetched(hit.text, ContextReference(hit.chunk_id, hit.source, round(hit.score, 6)), knowledge.version)
 
     async def _search(self, knowledge: Knowledge, query: str, seconds: float) -> Hit | None:
         search = asyncio.get_running_loop().run_in_executor(self._threads, knowledge.search, query)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from models.prompt import Item
 from service.request import Candidate, ContextChoice, OwnContext, ScoreRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LARGEST_NUMBER = 1e15  # whole numbers are exact in a double up to here; what is larger is no attribute of a product
 
@@ -179,7 +182,7 @@ class CohereRerankBody(_RerankBody):
     ] = None
 
 
-def render_attributes(attributes: dict[str, AttributeValue]) -> str:
+def render_attributes(attributes: Mapping[str, AttributeValue]) -> str:
     """Attributes as the model reads them: `name value, name value`."""
     return ", ".join(f"{name} {_value(value)}" for name, value in attributes.items())
 

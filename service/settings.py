@@ -10,10 +10,12 @@ import os
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as PydanticSettingsError
 
 from models.manifest import SHIPPED
 
@@ -100,11 +102,23 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then the environment, then the file; no .env file and no secrets folder."""
         del dotenv_settings, file_secret_settings
-        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, yaml_file=_file())
+        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=_read_file())
 
 
 def _file() -> Path:
     return Path(os.environ.get(f"{PREFIX}CONFIG", "tierwise.yaml"))
+
+
+def _read_file() -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(_file().read_bytes()) or {}
+    except FileNotFoundError:
+        return {}
+    except (OSError, yaml.YAMLError) as error:
+        raise SettingsError(f"{_file()} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"{_file()} must hold `name: value` lines, it holds a {type(content).__name__}")
+    return content
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -127,8 +141,8 @@ def load_settings(**overrides: object) -> Settings:
             variable = PREFIX + path.replace(".", "__").upper()
             lines.append(f"{path} ({variable}): {issue['msg']}, it is {str(issue['input'])[:80]!r}")
         raise SettingsError("\n".join(lines)) from error
-    except (ValueError, OSError) as error:  # a file that is not YAML, a nested variable that is not JSON
-        raise SettingsError(f"{_file()} or a {PREFIX}* variable cannot be read: {error}") from error
+    except PydanticSettingsError as error:  # a nested variable that is not JSON
+        raise SettingsError(f"a {PREFIX}* variable cannot be read: {error}") from error
 
 
 def _unknown_variables(environment: Mapping[str, str]) -> list[str]:

@@ -1,0 +1,81 @@
+"""Fetching the chunk."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from models.deadline import Deadline
+from service.fetch import Fetched, Fetcher
+from service.request import OwnContext
+from tests.service.conftest import FakeKnowledge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from service.request import ContextChoice
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """Keeps a search from ending until the test does."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+async def fetch(knowledge: FakeKnowledge | None, context: ContextChoice = "auto", budget_ms: float = 5_000) -> Fetched:
+    """Fetch once."""
+    fetcher = Fetcher(knowledge, budget_ms)
+    try:
+        return await fetcher.fetch("q", context, Deadline.never())
+    finally:
+        fetcher.close()
+
+
+async def test_a_hit_comes_with_its_reference_and_the_index_version() -> None:
+    """The caller can name the chunk that helped."""
+    fetched = await fetch(FakeKnowledge())
+    assert (fetched.chunk, fetched.index, fetched.failed) == ("a helpful chunk", "index-1", False)
+    assert fetched.reference is not None
+    assert (fetched.reference.chunk_id, fetched.reference.source, fetched.reference.score) == ("card-1", "cards", 0.75)
+
+
+async def test_below_the_gate_there_is_no_chunk_and_no_flag() -> None:
+    """Nothing fitting is an answer, not a failure."""
+    assert await fetch(FakeKnowledge(hit=None)) == Fetched(index="index-1")
+
+
+@pytest.mark.parametrize("context", ["none", OwnContext("mine")])
+async def test_a_caller_can_do_without(context: ContextChoice) -> None:
+    """Neither `none` nor an own context searches."""
+    fetched = await fetch(FakeKnowledge(raises=AssertionError("searched")), context)
+    assert not fetched.failed
+    assert fetched.chunk == (context.text if isinstance(context, OwnContext) else None)
+
+
+async def test_without_knowledge_auto_means_none() -> None:
+    """No snapshot is configured, so nothing failed."""
+    assert await fetch(None) == Fetched()
+
+
+async def test_a_failing_search_is_flagged() -> None:
+    """The judge goes on without a chunk, and the answer says so."""
+    assert await fetch(FakeKnowledge(raises=OSError("disk"))) == Fetched(index="index-1", failed=True)
+
+
+async def test_a_slow_search_is_flagged_and_does_not_stop_the_others(gate: threading.Event) -> None:
+    """Even when every thread hangs, a request loses only its budget."""
+    fetcher = Fetcher(FakeKnowledge(wait=gate.wait), budget_ms=1)
+    for _ in range(4):
+        assert await fetcher.fetch("q", "auto", Deadline.never()) == Fetched(index="index-1", failed=True)
+    fetcher.close()
+
+
+async def test_the_deadline_bounds_the_search(gate: threading.Event) -> None:
+    """A budget longer than the deadline is no licence."""
+    fetcher = Fetcher(FakeKnowledge(wait=gate.wait), budget_ms=1e9)
+    assert (await fetcher.fetch("q", "auto", Deadline.after(1))).failed
+    fetcher.close()
