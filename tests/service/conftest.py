@@ -45,6 +45,7 @@ TIERS = ("4-Excellent", "3-Related", "2-Mismatch", "1-Irrelevant")
 BANDS = ("Good", "Good", "Mid", "Bad")
 LABELS = ("excellent", "related", "mismatch", "irrelevant")
 MARKERS = ("[category]", "[attributes]", "[context]", "[reason]")
+WORDS = ("match", "brand", "ok", "adopt", "same")
 SPECIAL = (
     "[UNK]",
     "[END]",
@@ -62,7 +63,7 @@ SPECIAL = (
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint folder whose vocabulary is the printable ASCII characters."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    vocabulary = {token: n for n, token in enumerate((*SPECIAL, *(chr(c) for c in range(33, 127))))}
+    vocabulary = {token: n for n, token in enumerate((*SPECIAL, *(chr(c) for c in range(33, 127)), *WORDS))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106 # a token of text
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
