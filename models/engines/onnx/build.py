@@ -1,0 +1,106 @@
+"""From a checkpoint folder to the two graphs and their weight file, in a folder of their own."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import onnxruntime
+
+from models.engines.onnx.architecture import Architecture, read_architecture
+from models.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from models.engines.onnx.decoder import Family
+    from models.engines.onnx.graph import Precision
+    from models.engines.onnx.weights import Checkpoint
+    from models.manifest import Manifest
+
+SCORE: Final = "score.onnx"
+EXTEND: Final = "extend.onnx"
+WEIGHTS: Final = "weights.bin"
+_BUILDER: Final = ("architecture", "build", "decoder", "graph", "llama", "opt", "weights")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything the graphs of a checkpoint depend on.
+
+    Attributes:
+        longest: tokens of the longest sequence the graphs must take: prompt, label and rationale.
+    """
+
+    folder: Path
+    files: tuple[tuple[str, str], ...]
+    labels: tuple[int, ...]
+    longest: int
+    precision: Precision
+
+    @classmethod
+    def of(cls, folder: Path, manifest: Manifest, precision: Precision) -> Recipe:
+        """The recipe for a checkpoint whose manifest has been read."""
+        return cls(
+            folder=folder,
+            files=tuple(sorted(manifest.files.items())),
+            labels=manifest.label_token_ids,
+            longest=manifest.max_tokens + 1 + manifest.rationale.max_tokens,
+            precision=precision,
+        )
+
+    @property
+    def key(self) -> str:
+        """16 hex digits that change with the checkpoint, the recipe, this builder's source and ONNX Runtime."""
+        digest = hashlib.sha256()
+        for module in _BUILDER:
+            digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
+        parts = (self.files, self.labels, self.longest, self.precision, onnxruntime.__version__)
+        digest.update(repr(parts).encode())
+        return digest.hexdigest()[:16]
+
+
+def architecture_of(recipe: Recipe) -> Architecture:
+    """Read `config.json` and check it against the recipe.
+
+    Raises:
+        CheckpointError: the prompts do not fit the model's positions, or a label is outside the vocabulary.
+    """
+    architecture = read_architecture(recipe.folder)
+    outside = [i for i in recipe.labels if i >= architecture.vocabulary]
+    if outside:
+        raise CheckpointError(f"label token ids {outside} are outside the vocabulary of {architecture.vocabulary}")
+    if recipe.longest > architecture.positions:
+        raise CheckpointError(
+            f"prompt, label and rationale may take {recipe.longest} tokens, config.json has {architecture.positions} "
+            "positions: lower max_tokens in the manifest"
+        )
+    return architecture
+
+
+def build(recipe: Recipe, target: Path) -> None:
+    """Write `score.onnx`, `extend.onnx` and `weights.bin` into an existing folder.
+
+    Raises:
+        CheckpointError: the checkpoint is not one that this engine computes.
+    """
+    # The onnx package is needed here alone: a start with cached graphs does without it.
+    from models.engines.onnx.decoder import write_extend, write_score  # noqa: PLC0415
+    from models.engines.onnx.graph import GraphWriter, WeightFile  # noqa: PLC0415
+    from models.engines.onnx.weights import Checkpoint  # noqa: PLC0415
+
+    architecture = architecture_of(recipe)
+    with Checkpoint(recipe.folder) as checkpoint, (target / WEIGHTS).open("wb") as file:
+        family = _family(architecture, checkpoint, recipe.longest)
+        weights = WeightFile(file, WEIGHTS)
+        (target / SCORE).write_bytes(write_score(GraphWriter(weights, recipe.precision), family, recipe.labels))
+        (target / EXTEND).write_bytes(write_extend(GraphWriter(weights, recipe.precision), family))
+
+
+def _family(architecture: Architecture, checkpoint: Checkpoint, longest: int) -> Family:
+    from models.engines.onnx.llama import Llama  # noqa: PLC0415
+    from models.engines.onnx.opt import Opt  # noqa: PLC0415
+
+    if architecture.family == "opt":
+        return Opt(architecture, checkpoint)
+    return Llama(architecture, checkpoint, longest)

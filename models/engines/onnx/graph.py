@@ -1,0 +1,188 @@
+"""Writes ONNX graphs: nodes, small constants inside, weights in one external file that several graphs share.
+
+Knows operators and numbers, not models. Linear layers come in two precisions:
+
+- float32: `x @ w + b`.
+- int8: weights rounded to signed 8 bits with one scale per output column; activations rounded to unsigned 8 bits around
+  zero point 128 with one scale **per row**, taken when the graph runs. A row is a token: nothing about the other rows,
+  the other items or the padding can reach it, and no calibration data is needed. int32 sums are exact.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+Precision = Literal["int8", "float32"]
+OPSET: Final = 20
+IR_VERSION: Final = 10
+FUSED: Final = "com.microsoft"  # ONNX Runtime's own operators
+_ALIGNMENT: Final = 4096  # external tensors are memory-mapped: page bounds
+_SMALLEST: Final = np.float32(1e-30)  # scale of an all-zero row
+
+
+def quantise_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Round a weight [K, N] to int8 with one symmetric scale per column: (int8 [K, N], float32 [N])."""
+    scale = np.maximum(np.abs(weight).max(axis=0) / np.float32(127), _SMALLEST).astype(np.float32)
+    return np.rint(weight / scale).astype(np.int8), scale
+
+
+class WeightFile:
+    """One file of raw tensors, written once each, referred to by any number of graphs."""
+
+    def __init__(self, file: BinaryIO, location: str) -> None:
+        self._file = file
+        self._location = location
+        self._protos: dict[str, TensorProto] = {}
+
+    def put(self, name: str, make: Callable[[], NDArray[Any]]) -> TensorProto:
+        """The tensor of that name; `make` is called only the first time."""
+        if name not in self._protos:
+            array = np.ascontiguousarray(make())
+            self._file.write(b"\0" * (-self._file.tell() % _ALIGNMENT))
+            offset = self._file.tell()
+            self._file.write(array.data if array.dtype.kind != "V" else array.tobytes())
+            proto = TensorProto(name=name, dims=array.shape, data_type=helper.np_dtype_to_tensor_dtype(array.dtype))
+            proto.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", self._location), ("offset", offset), ("length", array.nbytes)):
+                proto.external_data.add(key=key, value=str(value))
+            self._protos[name] = proto
+        return self._protos[name]
+
+
+class GraphWriter:
+    """Appends nodes to one graph. Values are named by strings."""
+
+    def __init__(self, weights: WeightFile, precision: Precision) -> None:
+        self._weights = weights
+        self.precision = precision
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: dict[str, TensorProto] = {}
+        self._quantised: dict[str, tuple[str, str]] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._count = 0
+
+    def input(self, name: str, kind: int, shape: Sequence[int | str]) -> str:
+        """Declare a graph input."""
+        self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def output(self, value: str, name: str, kind: int, shape: Sequence[int | str]) -> None:
+        """Declare a graph output."""
+        self._nodes.append(helper.make_node("Identity", [value], [name]))
+        self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
+
+    def constant(self, value: object, dtype: type[np.generic]) -> str:
+        """A small constant kept inside the graph; equal ones are one."""
+        array = np.asarray(value, dtype=dtype)
+        name = f"const_{array.dtype}_{'x'.join(map(str, array.shape))}_{array.tobytes().hex()[:64]}"
+        if array.nbytes > 32:  # noqa: PLR2004 - longer than the name can hold
+            name += f"_{self._next()}"
+        self._initializers.setdefault(name, numpy_helper.from_array(array, name))
+        return name
+
+    def ints(self, *values: int) -> str:
+        """A shape or an axis list."""
+        return self.constant(values, np.int64)
+
+    def weight(self, name: str, make: Callable[[], NDArray[Any]]) -> str:
+        """A tensor in the shared weight file."""
+        self._initializers.setdefault(name, self._weights.put(name, make))
+        return name
+
+    def node(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """A node with one output."""
+        return self.nodes(operator, *inputs, outputs=1, domain=domain, **attributes)[0]
+
+    def nodes(self, operator: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any) -> list[str]:
+        """A node with several outputs."""
+        names = [f"{operator}_{self._next()}" for _ in range(outputs)]
+        self._nodes.append(
+            helper.make_node(
+                operator, list(inputs), names, name=f"{operator}_{self._count}", domain=domain, **attributes
+            )
+        )
+        return names
+
+    def _next(self) -> int:
+        self._count += 1
+        return self._count
+
+    @contextmanager
+    def branch(self) -> Iterator[list[onnx.NodeProto]]:
+        """Collect the nodes written inside for a subgraph that reads this graph's values."""
+        outer, self._nodes = self._nodes, []
+        known = dict(self._quantised)
+        try:
+            yield self._nodes
+        finally:
+            self._nodes, self._quantised = outer, known
+
+    def either(
+        self, condition: str, then: tuple[list[onnx.NodeProto], str], other: tuple[list[onnx.NodeProto], str]
+    ) -> str:
+        """`If`: run one branch's nodes and take its value."""
+        graphs = [
+            helper.make_graph(nodes, name, [], [helper.make_tensor_value_info(value, TensorProto.FLOAT, None)])
+            for name, (nodes, value) in (("then", then), ("other", other))
+        ]
+        return self.node("If", condition, then_branch=graphs[0], else_branch=graphs[1])
+
+    def linear(
+        self, x: str, name: str, make: Callable[[], NDArray[np.float32]], bias: NDArray[np.float32] | None = None
+    ) -> str:
+        """`x @ w + b` for a weight float32 [K, N], in this graph's precision. x is [..., K], its rows quantised once."""
+        if self.precision == "float32":
+            y = self.node("MatMul", x, self.weight(f"{name}.f32", make))
+        else:
+            rows, scale = self._quantise_rows(x)
+            quantised: list[tuple[NDArray[np.int8], NDArray[np.float32]]] = []
+
+            def part(index: Literal[0, 1]) -> NDArray[Any]:
+                if not quantised:
+                    quantised.append(quantise_columns(make()))
+                return quantised[0][index]
+
+            weight = self.weight(f"{name}.i8", lambda: part(0))
+            columns = self.weight(f"{name}.scale", lambda: part(1))
+            one, zero = self.constant(1.0, np.float32), self.constant(128, np.uint8)
+            y = self.node("MatMulIntegerToFloat", rows, weight, one, columns, zero, domain=FUSED)
+            y = self.node("Mul", y, scale)
+        if bias is None:
+            return y
+        return self.node("Add", y, self.weight(f"{name}.bias", lambda: bias))
+
+    def _quantise_rows(self, x: str) -> tuple[str, str]:
+        """Float rows [..., K] -> (uint8 rows with zero point 128, float32 scales [..., 1])."""
+        if x not in self._quantised:
+            axis = self.ints(-1)
+            high = self.node("ReduceMax", x, axis, keepdims=1)
+            low = self.node("Neg", self.node("ReduceMin", x, axis, keepdims=1))
+            peak = self.node("Max", high, low, self.constant(_SMALLEST, np.float32))
+            scale = self.node("Mul", peak, self.constant(1 / 127, np.float32))
+            # QuantizeLinear's per-axis form wants the axis first to be fast, hence the two reshapes.
+            per_row = self.node("Reshape", scale, self.ints(-1))
+            zeros = self.node("Expand", self.constant(128, np.uint8), self.node("Shape", per_row))
+            flat = self.node("Flatten", x, axis=-1)
+            rows = self.node("QuantizeLinear", flat, per_row, zeros, axis=0)
+            self._quantised[x] = (self.node("Reshape", rows, self.node("Shape", x)), scale)
+        return self._quantised[x]
+
+    def model(self, name: str) -> bytes:
+        """The finished graph, serialised; weights stay in the external file."""
+        graph = helper.make_graph(
+            self._nodes, name, self._inputs, self._outputs, initializer=list(self._initializers.values())
+        )
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(FUSED, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="tierwise")
+        return bytes(model.SerializeToString())

@@ -1,0 +1,88 @@
+"""Runs the two graphs. Blocking and thread-safe; knows nothing of requests, deadlines or the event loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+
+from models.engines.onnx.batch import KeysValues, Row, padded, prefix_feed, right_aligned, score_feed, step_feed
+from models.engines.onnx.build import EXTEND, SCORE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from models.engines.onnx.architecture import Architecture
+    from models.engines.onnx.batch import Feed
+
+
+@dataclass(slots=True)
+class Decoding:
+    """A sequence being decoded: `ids` are not computed yet, the first `filled` keys and values are."""
+
+    ids: tuple[int, ...]
+    cached: KeysValues
+    filled: int = 0
+
+
+class Runner:
+    """Two ONNX Runtime sessions over one weight file.
+
+    Each pass runs on the thread that calls it: calls from several threads share the weights and not their time, which
+    beats splitting every operator of one pass between threads (docs/engine.md).
+    """
+
+    def __init__(self, folder: Path, architecture: Architecture) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.enable_mem_pattern = False  # shapes vary from pass to pass; one plan each would only grow
+        self._score = _open(folder / SCORE, options)
+        self._extend = _open(folder / EXTEND, options)
+        self._architecture = architecture
+        self._cached = [i.name for i in self._extend.get_inputs() if i.name.startswith(("key_", "value_"))]
+        none = np.zeros((1, architecture.key_heads, 0, architecture.head_size), np.float32)
+        self.empty = KeysValues(0, dict.fromkeys(self._cached, none))
+
+    def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+        """Label logits of R rows: float32 [R, K]."""
+        feed = score_feed(rows, self._architecture.positions)
+        logits: NDArray[np.float32] = self._score.run(["logits"], feed)[0]
+        return logits
+
+    def prefixes(self, prefixes: Sequence[Sequence[int]]) -> list[KeysValues]:
+        """Keys and values of prefixes, none of them empty, in one pass."""
+        _, new = self._run_extend(prefix_feed(prefixes, self.empty, self._architecture.positions))
+        return [right_aligned(new, row, len(prefix)) for row, prefix in enumerate(prefixes)]
+
+    def decode(self, ids: Sequence[int], room: int) -> Decoding:
+        """Begin to decode after `ids`, with room for that many more tokens; nothing is computed yet."""
+        a = self._architecture
+        shape = (1, a.key_heads, padded(len(ids) + room), a.head_size)
+        arrays = {name: np.zeros(shape, np.float32) for name in self._cached}
+        return Decoding(ids=tuple(ids), cached=KeysValues(shape[2], arrays))
+
+    def step(self, decoding: Decoding) -> int:
+        """One greedy step: the id of the likeliest next token, which the next step will read."""
+        feed = step_feed(decoding.ids, decoding.cached, decoding.filled, self._architecture.positions)
+        logits, new = self._run_extend(feed)
+        end = decoding.filled + len(decoding.ids)
+        for name, value in new.items():
+            decoding.cached.arrays[name][0, :, decoding.filled : end] = value[0, :, : len(decoding.ids)]
+        token = int(logits[0].argmax())
+        decoding.filled, decoding.ids = end, (token,)
+        return token
+
+    def _run_extend(self, feed: Feed) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]:
+        logits, *new = self._extend.run(["logits", *(f"new_{name}" for name in self._cached)], feed)
+        return logits, dict(zip(self._cached, new, strict=True))
+
+
+def _open(path: Path, options: Any) -> Any:
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

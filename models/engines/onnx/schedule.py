@@ -1,0 +1,205 @@
+"""Which tokens go into the next forward pass: earliest deadline first, under a token budget. Knows no threads, no arrays.
+
+A request computes its prefix once, then its rows. One pass takes prefixes of several requests, or rows of several
+requests, or one decoding step. A large request is cut into passes, so that a more urgent one waits for one pass at most.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from models.engines.onnx.batch import padded
+from models.engines.port import ItemStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from models.deadline import Deadline
+    from models.engines.onnx.batch import KeysValues
+    from models.engines.onnx.runner import Decoding
+
+_SMALLEST_SHARE: Final = 192  # tokens; a pass of fewer costs more in overhead than another thread saves
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """N items after one prefix.
+
+    Attributes:
+        logits: float32 [N, K], filled as passes come back.
+        done: called once, when every item has its status.
+        keys_values: the prefix, once computed.
+        cached_tokens: prefix tokens that were not computed for this request.
+        waiting: items that no pass has taken yet, longest first.
+        running: items in passes that have not come back.
+    """
+
+    prefix: tuple[int, ...]
+    suffixes: Sequence[Sequence[int]]
+    deadline: Deadline
+    logits: NDArray[np.float32]
+    done: Callable[[], None]
+    keys_values: KeysValues | None = None
+    cached_tokens: int = 0
+    waiting: list[int] = field(init=False)
+    running: int = field(init=False, default=0)
+    status: list[ItemStatus | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.waiting = sorted(range(len(self.suffixes)), key=lambda i: -len(self.suffixes[i]))
+        self.status = [None] * len(self.suffixes)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that no pass has taken yet; a prefix counts until it is there."""
+        prefix = 0 if self.keys_values else len(self.prefix)
+        return prefix + sum(len(self.suffixes[i]) for i in self.waiting)
+
+    def drop(self, status: ItemStatus) -> None:
+        """Give up what no pass has taken yet."""
+        for index in self.waiting:
+            self.status[index] = status
+        self.waiting.clear()
+
+    @property
+    def finished(self) -> bool:
+        """Whether every item has its status."""
+        return not self.waiting and not self.running
+
+
+@dataclass(eq=False, slots=True)
+class Step:
+    """One decoding step of an explanation. `done` takes the next token, or None when there will be none."""
+
+    decoding: Decoding
+    deadline: Deadline
+    done: Callable[[int | None], None]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens not computed yet."""
+        return len(self.decoding.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Prefixes:
+    """A pass over different prefixes."""
+
+    prefixes: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A pass over items of one or several requests."""
+
+    items: tuple[tuple[Request, int], ...]
+
+
+Work = Request | Step
+Pass = Prefixes | Rows | Step
+
+
+class Schedule:
+    """The queue. Not thread-safe: its owner holds a lock around every call.
+
+    Args:
+        budget: tokens of one pass, padding included; a single longer item still gets a pass.
+        workers: passes that run side by side; little work is spread over them.
+    """
+
+    def __init__(self, *, budget: int, workers: int) -> None:
+        self._budget = budget
+        self._workers = workers
+        self._queue: list[tuple[Deadline, int, Work]] = []
+        self._computing: set[tuple[int, ...]] = set()
+        self._count = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens queued and not taken by a pass."""
+        return sum(work.tokens for _, _, work in self._queue)
+
+    def add(self, work: Work) -> None:
+        """Queue by deadline, then by arrival."""
+        self._count += 1
+        insort(self._queue, (work.deadline, self._count, work), key=lambda entry: entry[:2])
+
+    def remove(self, work: Work) -> None:
+        """Take no more passes from this work."""
+        self._queue = [entry for entry in self._queue if entry[2] is not work]
+
+    def clear(self) -> list[Work]:
+        """Empty the queue; returns what was in it."""
+        ended = [work for _, _, work in self._queue]
+        self._queue = []
+        return ended
+
+    def expired(self) -> list[Work]:
+        """Remove and return what is past its deadline."""
+        ended = []
+        while self._queue and self._queue[0][0].expired:
+            ended.append(self._queue.pop(0)[2])
+        return ended
+
+    def computed(self, prefix: tuple[int, ...], keys_values: KeysValues | None) -> list[Request]:
+        """A prefix came back, or failed (None): the requests that waited for it. Failed ones leave the queue."""
+        self._computing.discard(prefix)
+        waited = [r for r in self._requests() if r.prefix == prefix and r.keys_values is None]
+        for request in waited:
+            request.keys_values = keys_values
+            if keys_values is None:
+                self.remove(request)
+        return waited
+
+    def take(self) -> Pass | None:
+        """The next pass, or None when nothing can run now."""
+        for _, _, work in self._queue:
+            if isinstance(work, Step):
+                self.remove(work)
+                return work
+            if work.keys_values is not None:
+                return self._take_rows()
+            if work.prefix not in self._computing:
+                return self._take_prefixes()
+        return None
+
+    def _requests(self) -> Iterator[Request]:
+        return (work for _, _, work in self._queue if isinstance(work, Request))
+
+    def _take_prefixes(self) -> Prefixes:
+        """Prefixes that nobody computes yet, most urgent first, while they fit."""
+        chosen: list[tuple[int, ...]] = []
+        longest = 0
+        for request in self._requests():
+            if request.keys_values is not None or request.prefix in self._computing:
+                continue
+            longest = max(longest, padded(len(request.prefix)))
+            if chosen and longest * (len(chosen) + 1) > self._budget:
+                break
+            chosen.append(request.prefix)
+            self._computing.add(request.prefix)
+        return Prefixes(tuple(chosen))
+
+    def _take_rows(self) -> Rows:
+        """Items of requests whose prefix is there: the most urgent request first, its longest items first."""
+        ready = [request for request in self._requests() if request.keys_values is not None]
+        share = -(-sum(request.tokens for request in ready) // self._workers)
+        limit = min(self._budget, max(_SMALLEST_SHARE, share))
+        items: list[tuple[Request, int]] = []
+        longest = 0
+        for request in ready:
+            while request.waiting:
+                index = request.waiting[0]
+                longest = max(longest, padded(len(request.suffixes[index])))
+                if items and longest * (len(items) + 1) > limit:
+                    return Rows(tuple(items))
+                request.waiting.pop(0)
+                request.running += 1
+                items.append((request, index))
+            self.remove(request)
+        return Rows(tuple(items))
