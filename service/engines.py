@@ -27,7 +27,11 @@ def open_engine(settings: Settings, manifest: Manifest) -> Engine:
             onnx = import_module("models.engines.onnx")
             precision = settings.engine.removeprefix("onnx-")
             engine: Engine = onnx.OnnxEngine.load(
-                settings.checkpoint, manifest, precision=precision, threads=settings.threads
+                settings.checkpoint,
+                manifest,
+                precision=precision,
+                threads=settings.threads,
+                cache_dir=settings.cache_dir,
             )
             return engine
         case EngineName.VLLM | EngineName.VLLM_SERVER:

