@@ -1,0 +1,1 @@
+"""Measuring a judge: metrics, bootstrap, baselines, calibration, attacks, reports."""
