@@ -36,60 +36,77 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Packed ids of Q prefixes, then N suffixes.
+class Block:
+    """Suffixes of one prefix whose lengths are close, attended together.
 
     Attributes:
-        ids: int64 [T], all prefixes' tokens, then all suffixes'.
+        prefix: packed rows [start, end) of their prefix.
+        rows: int64 [n * L], packed row of each padded slot; padding repeats row 0, which nothing real ever reads.
+        mask: bool [L, P + L], True may attend; causal over the suffix, everything of the prefix.
+    """
+
+    prefix: tuple[int, int]
+    rows: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Packed ids of Q prefixes, then N suffixes in the order of their blocks.
+
+    Attributes:
+        ids: int64 [T].
         positions: int64 [T]; a suffix goes on counting where its prefix ends.
-        prefix_slots: int64 [Tp], where each prefix token stands in the padded [Q * P] layout.
-        suffix_slots: int64 [Ts], where each suffix token stands in the padded [N * L] layout.
-        prefix_mask: bool [Q, 1, P, P], True may attend.
-        suffix_mask: bool [N, 1, L, P + L], True may attend.
-        owner: int64 [N], the prefix of each suffix.
-        suffix_starts: int64 [N], row of each suffix's first token in the packed [T] layout.
+        prefixes: packed rows [start, end) of each prefix.
+        blocks: the suffixes.
+        kept: int64 [Ts], which of all blocks' slots hold a token, in packed order.
+        suffix_starts: int64 [N], packed row of each suffix's first token, in the caller's order.
     """
 
     ids: Tensor
     positions: Tensor
-    prefix_slots: Tensor
-    suffix_slots: Tensor
-    prefix_mask: Tensor
-    suffix_mask: Tensor
-    owner: Tensor
+    prefixes: tuple[tuple[int, int], ...]
+    blocks: tuple[Block, ...]
+    kept: Tensor
     suffix_starts: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        return Batch(**{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
+        blocks = tuple(Block(b.prefix, b.rows.to(device), b.mask.to(device)) for b in self.blocks)
+        ids, positions, kept, starts = (
+            t.to(device) for t in (self.ids, self.positions, self.kept, self.suffix_starts)
+        )
+        return Batch(ids, positions, self.prefixes, blocks, kept, starts)
 
 
-def collate(prefixes: Sequence[Sequence[int]], suffixes: Sequence[Sequence[int]], owner: Sequence[int]) -> Batch:
-    """Q prefixes and N suffixes with their owners -> one packed batch."""
-    p_lengths = torch.tensor([len(p) for p in prefixes])
-    s_lengths = torch.tensor([len(s) for s in suffixes])
-    own = torch.tensor(owner)
-    p_max, s_max = int(p_lengths.max()), int(s_lengths.max())
-    p_real = torch.arange(p_max)[None, :] < p_lengths[:, None]  # [Q, P]
-    s_real = torch.arange(s_max)[None, :] < s_lengths[:, None]  # [N, L]
-    causal_p = torch.ones(p_max, p_max, dtype=torch.bool).tril()
-    causal_s = torch.ones(s_max, s_max, dtype=torch.bool).tril()
-    suffix_mask = torch.cat(
-        [p_real[own][:, None, :].expand(-1, s_max, -1), causal_s[None].expand(len(own), -1, -1)], dim=2
-    )
-    p_positions = torch.arange(p_max)[None, :].expand_as(p_real)[p_real]
-    s_positions = (torch.arange(s_max)[None, :] + p_lengths[own][:, None])[s_real]
-    starts = torch.cat([torch.zeros(1, dtype=torch.int64), s_lengths.cumsum(0)[:-1]]) + int(p_lengths.sum())
-    return Batch(
-        ids=torch.tensor([t for seq in (*prefixes, *suffixes) for t in seq]),
-        positions=torch.cat([p_positions, s_positions]),
-        prefix_slots=p_real.flatten().nonzero().flatten(),
-        suffix_slots=s_real.flatten().nonzero().flatten(),
-        prefix_mask=causal_p[None, None].expand(len(prefixes), 1, -1, -1),
-        suffix_mask=suffix_mask[:, None],
-        owner=own,
-        suffix_starts=starts,
-    )
+def collate(
+    prefixes: Sequence[Sequence[int]], suffixes: Sequence[Sequence[int]], owner: Sequence[int], *, block: int = 4
+) -> Batch:
+    """Q prefixes and N suffixes with their owners -> one packed batch, at most `block` suffixes attended together."""
+    ids = [token for prefix in prefixes for token in prefix]
+    positions = [p for prefix in prefixes for p in range(len(prefix))]
+    ends = torch.tensor([0, *(len(p) for p in prefixes)]).cumsum(0).tolist()
+    spans = tuple(zip(ends[:-1], ends[1:], strict=True))
+    order = sorted(range(len(suffixes)), key=lambda n: (owner[n], len(suffixes[n])))
+    starts = [0] * len(suffixes)
+    blocks = []
+    at = 0
+    while at < len(order):
+        who = owner[order[at]]
+        members = [n for n in order[at : at + block] if owner[n] == who]
+        at += len(members)
+        before = spans[who][1] - spans[who][0]
+        longest = max(len(suffixes[n]) for n in members)
+        rows = torch.zeros(len(members), longest, dtype=torch.int64)
+        for row, n in enumerate(members):
+            starts[n] = len(ids)
+            rows[row, : len(suffixes[n])] = torch.arange(len(ids), len(ids) + len(suffixes[n]))
+            ids += suffixes[n]
+            positions += range(before, before + len(suffixes[n]))
+        mask = torch.ones(longest, before + longest, dtype=torch.bool).tril(before)
+        blocks.append(Block(spans[who], rows.flatten(), mask))
+    kept = torch.cat([b.rows for b in blocks]).nonzero().flatten()
+    return Batch(torch.tensor(ids), torch.tensor(positions), spans, tuple(blocks), kept, torch.tensor(starts))
 
 
 class Layer(nn.Module):
@@ -107,32 +124,38 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
         """Packed states [T, D] -> [T, D]."""
-        n_prefix = batch.prefix_slots.shape[0]
-        # PyTorch's attention on the CPU is several times slower in bfloat16 than in float32, backward above all.
         qkv = self.qkv(x).float()
-        prefix = self._pad(qkv[:n_prefix], batch.prefix_slots, batch.prefix_mask)  # [3, Q, H, P, d]
-        suffix = self._pad(qkv[n_prefix:], batch.suffix_slots, batch.suffix_mask)  # [3, N, H, L, d]
-        from_prefix = F.scaled_dot_product_attention(*prefix.unbind(0), attn_mask=batch.prefix_mask)
-        keys = torch.cat([prefix[1].index_select(0, batch.owner), suffix[1]], dim=2)
-        values = torch.cat([prefix[2].index_select(0, batch.owner), suffix[2]], dim=2)
-        from_suffix = F.scaled_dot_product_attention(suffix[0], keys, values, attn_mask=batch.suffix_mask)
-        attended = torch.cat(
-            [self._pack(from_prefix, batch.prefix_slots), self._pack(from_suffix, batch.suffix_slots)], dim=0
-        )
+        # PyTorch's attention on the CPU is several times slower in bfloat16 than in float32, backward above all.
+        with torch.autocast(x.device.type, enabled=False):
+            attended = self._attend(qkv, batch)
         x = self.attention_norm(x + self.out(attended))
         normed: Tensor = self.output_norm(x + self.down(F.gelu(self.up(x))))
         return normed
 
-    def _pad(self, packed: Tensor, slots: Tensor, mask: Tensor) -> Tensor:
-        """[tokens, 3 * D] -> [3, sequences, heads, length, d], zeros where there is no token."""
-        sequences, length = mask.shape[0], mask.shape[2]
-        padded = packed.new_zeros(sequences * length, packed.shape[1]).index_copy(0, slots, packed)
-        return padded.view(sequences, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+    def _attend(self, qkv: Tensor, batch: Batch) -> Tensor:
+        """Packed [T, 3 * D] -> packed [T, D]. One gather and one split each way: many would each sum full gradients."""
+        lengths = [end - start for start, end in batch.prefixes]
+        known: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        parts = []
+        for span, rows in zip(batch.prefixes, qkv[: sum(lengths)].split(lengths), strict=True):
+            q, k, v = self._heads(rows, 1)  # each [1, H, P, d]
+            known[span] = k, v
+            parts.append(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)[0])
+        padded = qkv.index_select(0, torch.cat([block.rows for block in batch.blocks]))
+        slots = []
+        for block, rows in zip(batch.blocks, padded.split([len(b.rows) for b in batch.blocks]), strict=True):
+            n = len(block.rows) // len(block.mask)
+            q, k, v = self._heads(rows, n)  # each [n, H, L, d]
+            prefix_k, prefix_v = known[block.prefix]
+            k = torch.cat([prefix_k.expand(n, -1, -1, -1), k], dim=2)
+            v = torch.cat([prefix_v.expand(n, -1, -1, -1), v], dim=2)
+            found = F.scaled_dot_product_attention(q, k, v, attn_mask=block.mask)
+            slots.append(found.transpose(1, 2).reshape(len(block.rows), -1))
+        return torch.cat([*parts, torch.cat(slots).index_select(0, batch.kept)])
 
-    @staticmethod
-    def _pack(padded: Tensor, slots: Tensor) -> Tensor:
-        """[sequences, heads, length, d] -> [tokens, D]."""
-        return padded.transpose(1, 2).flatten(0, 1).flatten(1).index_select(0, slots)
+    def _heads(self, qkv: Tensor, n: int) -> tuple[Tensor, ...]:
+        """[n * L, 3 * D] -> three of [n, H, L, d]."""
+        return qkv.view(n, -1, 3, self.heads, qkv.shape[1] // (3 * self.heads)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 class Decoder(nn.Module):

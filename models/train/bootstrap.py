@@ -1,0 +1,338 @@
+"""`tierwise train bootstrap`: from a product catalogue alone to a judge, without a single human label.
+
+Rounds of generated queries (queries.py) with candidates, rule verdicts and soft targets (pairs.py, teacher.py) train a
+causal decoder that starts from all-MiniLM-L6-v2 (minilm.py). The loss is label-first: soft cross-entropy over the label
+tokens at the answer position, plus next-token loss over label and rationale on a share of the pairs (2508.12365, section on
+SFT with post-CoT). The learning rate warms up, stays, and decays over the last quarter, so that a run can be prolonged.
+
+A killed run resumes from its last checkpoint: everything drawn at random depends on the seed and the step alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name every PyTorch reader knows
+
+from models.errors import TrainingError
+from models.manifest import Manifest, PromptTemplate, RationaleMarkers, Segment, Tier
+from models.prompt import PromptWriter
+from models.tokenizer import FieldTokenizer
+from models.train import minilm
+from models.train.examples import ExampleWriter, rule_tiers
+from models.train.pairs import ITEMS, PairMaker
+from models.train.queries import QueryMaker
+from models.train.teacher import OrdinalMap, SentenceEncoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from models.catalogue import Product
+    from models.train.examples import Examples
+    from models.train.network import Decoder
+    from models.train.pairs import Card, Group
+
+STATE: Final = "state.pt"
+LOG: Final = "log.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapConfig:
+    """Settings of a run. Equal settings on an equal catalogue give equal figures on one kind of machine.
+
+    Attributes:
+        pairs: training pairs in all; may be changed when a run resumes.
+        groups_per_step: queries in a step; a step has 8 pairs a query.
+        round_groups: queries generated at a time.
+        learning_rate: of the steady phase.
+        text_weight: weight of the label-and-rationale loss beside the soft label loss.
+        held_out: share of the products kept for validation.
+        validation_groups: generated validation queries.
+        checkpoint_steps: steps between saved states.
+        seed: of everything.
+    """
+
+    pairs: int = 500_000
+    groups_per_step: int = 16
+    round_groups: int = 12_288
+    learning_rate: float = 2e-4
+    warmup_steps: int = 150
+    decay_share: float = 0.3
+    weight_decay: float = 0.01
+    text_weight: float = 0.15
+    held_out: float = 0.08
+    validation_groups: int = 256
+    checkpoint_steps: int = 250
+    seed: int = 1
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return max(1, self.pairs // (self.groups_per_step * ITEMS))
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: warm up, stay, decay linearly to zero over the last share."""
+        left = (self.steps - step) / max(1.0, self.steps * self.decay_share)
+        return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps, max(0.0, left))
+
+
+def initial_manifest(name: str = "tierwise-mini") -> Manifest:
+    """The manifest of the shipped judge before it is trained. Markers and labels are reserved vocabulary entries.
+
+    The suffix repeats the query after the item: under a causal mask only the second copy can look at the item, and the
+    item only at the first.
+    """
+    template = PromptTemplate(
+        prefix=(Segment(text="[unused0]", field="query"), Segment(text="[unused1]", field="chunk")),
+        suffix=(
+            Segment(text="[unused2]", field="title"),
+            Segment(text="[unused3]", field="brand"),
+            Segment(text="[unused4]", field="category"),
+            Segment(text="[unused5]", field="attributes"),
+            Segment(text="[unused8]", field="description"),
+            Segment(text="[unused6]", field="query"),
+            Segment(text="[unused7]"),
+        ),
+        budgets={
+            "query": 32,
+            "chunk": 128,
+            "title": 56,
+            "brand": 8,
+            "category": 16,
+            "attributes": 72,
+            "description": 72,
+        },
+    )
+    names = (("4-Excellent", "4", "Good"), ("3-Related", "3", "Good"), ("2-Mismatch", "2", "Mid"), ("1-Irrelevant", "1", "Bad"))
+    return Manifest(
+        name=name,
+        tiers=tuple(
+            Tier.model_validate({"name": n, "label": label, "band": band, "token_id": token})
+            for (n, label, band), token in zip(names, minilm.LABELS, strict=True)
+        ),
+        prompt=template,
+        prompt_hash=template.hash,
+        max_tokens=minilm.Shape().positions - 1,
+        beta=0.5,
+        rationale=RationaleMarkers(
+            category="[unused9]",
+            attributes="[unused10]",
+            context="[unused11]",
+            reason="[unused12]",
+            end_token_id=minilm.SEP,
+        ),
+        files={},
+    )
+
+
+def losses(decoder: Decoder, examples: Examples, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(soft label loss, text loss, label logits [N, K]) of one batch."""
+    states = decoder(examples.batch)
+    with torch.autocast(states.device.type, enabled=False):
+        logits = decoder.logits(states[examples.answers].float(), labels)
+    label_loss = -(examples.targets * F.log_softmax(logits, dim=-1)).sum(-1).mean()
+    if len(examples.text_rows) == 0:
+        return label_loss, label_loss.new_zeros(()), logits
+    text_logits = decoder.logits(states[examples.text_rows])
+    return label_loss, F.cross_entropy(text_logits.float(), examples.text_ids), logits
+
+
+class Bootstrap:
+    """One run in one folder."""
+
+    def __init__(
+        self,
+        products: Sequence[Product],
+        cards: Sequence[Card],
+        folder: Path,
+        config: BootstrapConfig,
+        progress: Callable[[str, int, int], None],
+    ) -> None:
+        if len(products) < 200:  # noqa: PLR2004 - below that, held-out figures mean nothing
+            raise TrainingError(f"the catalogue holds {len(products)} products; bootstrap needs at least 200")
+        self.config = config
+        self.folder = folder
+        self._progress = progress
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.manual_seed(config.seed)
+        encoder_folder = minilm.encoder_folder()
+        self.decoder = minilm.initial_decoder(encoder_folder, seed=config.seed).to(self._device)
+        folder.mkdir(parents=True, exist_ok=True)
+        minilm.write_weights(self.decoder, encoder_folder, folder / "checkpoint")
+        self.manifest = initial_manifest()
+        tokenizer = FieldTokenizer(folder / "checkpoint")
+        prompts = PromptWriter(self.manifest, tokenizer)
+        self._labels = torch.tensor(self.manifest.label_token_ids, device=self._device)
+        held = {n for n in range(len(products)) if _draw(products[n].id) < config.held_out}
+        encoder = SentenceEncoder(encoder_folder)
+        self._train = _Side(products, cards, [n for n in range(len(products)) if n not in held], encoder, progress, folder)
+        self._valid = _Side(products, cards, sorted(held), encoder, progress, folder)
+        self._train_writer = ExampleWriter(self.manifest, tokenizer, prompts, self._train.products, self._train.cards)
+        self._valid_writer = ExampleWriter(self.manifest, tokenizer, prompts, self._valid.products, self._valid.cards)
+        decayed = [p for n, p in self.decoder.named_parameters() if p.dim() > 1 and "tokens" not in n]
+        others = [p for n, p in self.decoder.named_parameters() if p.dim() <= 1 or "tokens" in n]
+        self._optimiser = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=config.learning_rate,
+            betas=(0.9, 0.98),
+            fused=True,
+        )
+        self.step = 0
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end, from the last saved state when there is one.
+
+        Returns:
+            The last validation figures.
+        """
+        self._resume()
+        round_steps = self.config.round_groups // self.config.groups_per_step
+        groups: list[Group] = []
+        made = -1
+        if self._valid.pairs.ordinal is None:
+            groups, made = self._round(0), 0  # fits the ordinal map
+            self._valid.pairs.ordinal = self._train.pairs.ordinal
+        validation = self._valid.pairs.make(self._valid.queries.make(self.config.validation_groups, 7), 7)
+        figures: dict[str, Any] = {}
+        started, first = time.monotonic(), self.step
+        while self.step < self.config.steps:
+            number = self.step // round_steps
+            if number != made:
+                groups, made = self._round(number), number
+            at = (self.step % round_steps) * self.config.groups_per_step
+            label_loss, text_loss = self._train_step(groups[at : at + self.config.groups_per_step])
+            self.step += 1
+            self._progress(f"train (loss {label_loss:.3f})", self.step, self.config.steps)
+            if self.step % 25 == 0:
+                speed = (self.step - first) * self.config.groups_per_step * ITEMS / (time.monotonic() - started)
+                self._log(label_loss=label_loss, text_loss=text_loss, pairs_per_s=round(speed, 1))
+            if self.step % self.config.checkpoint_steps == 0 or self.step == self.config.steps:
+                figures = self.validate(validation)
+                self._log(**figures)
+                self._save()
+        minilm.write_weights(self.decoder, minilm.encoder_folder(), self.folder / "checkpoint")
+        return figures
+
+    def _round(self, number: int) -> list[Group]:
+        seed = self.config.seed * 1000 + number
+        return self._train.pairs.make(self._train.queries.make(self.config.round_groups, seed), seed)
+
+    def _train_step(self, groups: Sequence[Group]) -> tuple[float, float]:
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.config.rate(self.step)
+        examples = self._train_writer.write(groups, self.config.seed * 10_000_000 + self.step)
+        with torch.autocast(self._device.type, dtype=torch.bfloat16):
+            label_loss, text_loss, _ = losses(self.decoder, _move(examples, self._device), self._labels)
+        loss = label_loss + self.config.text_weight * text_loss
+        if not math.isfinite(loss.item()):
+            raise TrainingError(f"the loss is {loss.item()} at step {self.step}: lower learning_rate and resume")
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), 1.0)
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        return label_loss.item(), text_loss.item()
+
+    @torch.inference_mode()
+    def validate(self, groups: Sequence[Group]) -> dict[str, Any]:
+        """Figures on held-out products: loss, accuracy and AUC on rule-labelled pairs."""
+        logits, loss = [], 0.0
+        for start in range(0, len(groups), 16):
+            part = groups[start : start + 16]
+            examples = self._valid_writer.write(part, start, rationales=False)
+            with torch.autocast(self._device.type, dtype=torch.bfloat16):
+                label_loss, _, found = losses(self.decoder, _move(examples, self._device), self._labels)
+            loss += label_loss.item() * len(part) / len(groups)
+            logits.append(found.float().cpu())
+        p = torch.cat(logits).softmax(-1).numpy()
+        tiers = np.array(rule_tiers(groups))
+        known = tiers >= 0
+        good, score = tiers[known] <= 1, p[known] @ np.linspace(1, 0, p.shape[1])
+        ranks = score.argsort().argsort() + 1.0
+        positives = int(good.sum())
+        auc = (ranks[good].sum() - positives * (positives + 1) / 2) / max(1, positives * int((~good).sum()))
+        return {
+            "valid_loss": round(loss, 4),
+            "valid_accuracy": round(float((p[known].argmax(-1) == tiers[known]).mean()), 4),
+            "valid_auc": round(float(auc), 4),
+            "valid_pairs": int(known.sum()),
+        }
+
+    def _log(self, **figures: Any) -> None:
+        with (self.folder / LOG).open("a") as file:
+            file.write(json.dumps({"step": self.step, "rate": self.config.rate(self.step), **figures}) + "\n")
+
+    def _save(self) -> None:
+        ordinal = self._train.pairs.ordinal
+        assert ordinal is not None  # noqa: S101 - the first round has fitted it
+        state = {
+            "step": self.step,
+            "decoder": self.decoder.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "ordinal": [ordinal.slope, *ordinal.thresholds],
+            "config": asdict(self.config),
+        }
+        temporary = self.folder / f"{STATE}.tmp"
+        torch.save(state, temporary)
+        temporary.replace(self.folder / STATE)
+
+    def _resume(self) -> None:
+        path = self.folder / STATE
+        if not path.exists():
+            return
+        state = torch.load(path, map_location=self._device, weights_only=True)
+        changed = {
+            name
+            for name, value in asdict(self.config).items()
+            if state["config"].get(name) != value and name not in ("pairs", "decay_share", "checkpoint_steps")
+        }
+        if changed:
+            raise TrainingError(f"{self.folder} holds a run with other settings for {sorted(changed)}: use a new folder")
+        self.decoder.load_state_dict(state["decoder"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self.step = state["step"]
+        slope, *thresholds = state["ordinal"]
+        self._train.pairs.ordinal = self._valid.pairs.ordinal = OrdinalMap(slope, tuple(thresholds))
+
+
+class _Side:
+    """Products of one side of the split, their queries and their pairs; cards are known to both."""
+
+    def __init__(
+        self,
+        products: Sequence[Product],
+        cards: Sequence[Card],
+        rows: Sequence[int],
+        encoder: SentenceEncoder,
+        progress: Callable[[str, int, int], None],
+        folder: Path,
+    ) -> None:
+        self.products = [products[n] for n in rows]
+        place = {n: i for i, n in enumerate(rows)}
+        self.cards = [
+            type(c)(c.text, c.kind, frozenset(place[n] for n in c.products if n in place), c.keys) for c in cards
+        ]
+        devices = [
+            (key, self.products[min(card.products)].category)
+            for card in self.cards
+            if card.kind == "fits" and card.products
+            for key in card.keys
+        ]
+        self.queries = QueryMaker(self.products, devices)
+        self.pairs = PairMaker(self.products, self.cards, encoder, progress, folder)
+
+
+def _move(examples: Examples, device: torch.device) -> Examples:
+    return type(examples)(**{n: getattr(examples, n).to(device) for n in examples.__dataclass_fields__})
+
+
+def _draw(text: str) -> float:
+    """A fixed number in [0, 1) for an id, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32

@@ -1,0 +1,156 @@
+"""Groups to batches: prompts exactly as serving writes them, soft label targets, rationales on a share of the pairs."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+
+from models.catalogue import attribute_text
+from models.prompt import Item
+from models.rationale import CategoryVerdict, ContextUse, Rationale, render
+from models.train import rules
+from models.train.network import Batch, collate
+from models.train.queries import words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from models.catalogue import Product
+    from models.manifest import Manifest
+    from models.prompt import PromptWriter
+    from models.tokenizer import FieldTokenizer
+    from models.train.pairs import Card, Group
+    from models.train.queries import Query
+    from models.train.rules import Judgement
+
+RATIONALE_SHARE: Final = 0.12  # of the rule-judged pairs; a rationale costs as much as the pair itself
+REASON_TOKENS: Final = 20
+IGNORED: Final = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """One training batch.
+
+    Attributes:
+        batch: packed ids.
+        answers: int64 [N], packed row of each answer marker, where the label is read.
+        targets: float32 [N, K], soft tier targets.
+        text_rows: int64 [M], packed rows whose next token is learned (label and rationale of some pairs).
+        text_ids: int64 [M], those next tokens.
+    """
+
+    batch: Batch
+    answers: torch.Tensor
+    targets: torch.Tensor
+    text_rows: torch.Tensor
+    text_ids: torch.Tensor
+
+
+def visible_item(product: Product, query: Query, rng: random.Random, *, bare: bool) -> Item:
+    """A product as some caller would send it: the title always, other fields now and then.
+
+    Args:
+        product: the product.
+        query: attributes that it names are kept more often.
+        rng: decides what is visible.
+        bare: withhold attributes and description, where a chunk is to tell instead.
+    """
+    asked = {name for name, _ in query.values}
+    shown: dict[str, str] = {}
+    if not bare and product.attributes and rng.random() < 0.4:
+        count = rng.choice((2, 4, 6, 10, 16))
+        names = list(product.attributes)
+        names = names[:count] if rng.random() < 0.5 else rng.sample(names, min(count, len(names)))
+        shown = {n: product.attributes[n] for n in names}
+        shown |= {n: v for n, v in product.attributes.items() if n in asked and rng.random() < 0.8}
+    return Item(
+        title=product.title,
+        brand=product.brand if rng.random() < 0.7 else "",
+        category=product.category if rng.random() < 0.15 else "",
+        attributes=attribute_text(shown),
+        description=product.description if not bare and rng.random() < 0.45 else "",
+    )
+
+
+def rationale_of(query: Query, product: Product, judgement: Judgement, use: ContextUse) -> Rationale:
+    """The rationale that follows from the verdicts; the reason says both sides in few words."""
+    asked = min(query.categories, key=len) if query.categories else query.text
+    theirs = product.category or " ".join(words(product.title)[:4])
+    joiner = "is" if judgement.category is CategoryVerdict.MATCH else "but item is"
+    return Rationale(judgement.category, judgement.attributes, use, f"wants {asked}, {joiner} {theirs}")
+
+
+class ExampleWriter:
+    """Writes batches from groups; equal seeds give equal batches."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        tokenizer: FieldTokenizer,
+        writer: PromptWriter,
+        products: Sequence[Product],
+        cards: Sequence[Card],
+    ) -> None:
+        self._manifest = manifest
+        self._tokenizer = tokenizer
+        self._writer = writer
+        self._products = products
+        self._cards = cards
+
+    def write(self, groups: Sequence[Group], seed: int, *, rationales: bool = True) -> Examples:
+        """Groups -> one batch of N = sum of their items."""
+        rng = random.Random(seed)
+        prefixes: list[tuple[int, ...]] = []
+        suffixes: list[tuple[int, ...]] = []
+        owner: list[int] = []
+        marks: list[int] = []  # length of each suffix without its answer
+        learned: list[tuple[int, ...]] = []
+        for group in groups:
+            card = self._cards[group.card] if group.card is not None else None
+            bare = group.card_helps and rng.random() < 0.7
+            items = [visible_item(self._products[n], group.query, rng, bare=bare) for n in group.items]
+            prompt = self._writer.write(group.query.text, card.text if card else None, items)
+            prefixes.append(prompt.prefix.ids)
+            for i, suffix in enumerate(prompt.suffixes):
+                judgement = group.judgements[i]
+                answer: tuple[int, ...] = ()
+                if rationales and judgement is not None and rng.random() < RATIONALE_SHARE:
+                    answer = self._answer(group, i, judgement, card)
+                learned.append(answer)
+                marks.append(len(suffix.ids))
+                suffixes.append(suffix.ids + answer[:-1])  # the last token is only a target
+                owner.append(len(prefixes) - 1)
+        batch = collate(prefixes, suffixes, owner)
+        answers = batch.suffix_starts + torch.tensor(marks) - 1
+        rows = [int(answers[n]) + k for n, answer in enumerate(learned) for k in range(len(answer))]
+        ids = [token for answer in learned for token in answer]
+        return Examples(
+            batch=batch,
+            answers=answers,
+            targets=torch.from_numpy(np.concatenate([g.targets for g in groups])),
+            text_rows=torch.tensor(rows, dtype=torch.int64),
+            text_ids=torch.tensor(ids, dtype=torch.int64),
+        )
+
+    def _answer(self, group: Group, i: int, judgement: Judgement, card: Card | None) -> tuple[int, ...]:
+        """Label, rationale, end token."""
+        use = ContextUse.IGNORE
+        if card is not None and group.card_helps:
+            use = ContextUse.ADOPT if group.items[i] in card.products else ContextUse.PARTIAL
+        rationale = rationale_of(group.query, self._products[group.items[i]], judgement, use)
+        markers = self._manifest.rationale
+        text = self._tokenizer.literal(render(rationale, markers))[: markers.max_tokens - 1]
+        return (self._manifest.label_token_ids[judgement.tier], *text, markers.end_token_id)
+
+
+def rule_tiers(groups: Sequence[Group]) -> list[int]:
+    """The rules' tier of every pair in order, or -1 where they cannot tell."""
+    return [j.tier if j is not None else -1 for g in groups for j in g.judgements]
+
+
+GOOD: Final = (rules.EXCELLENT, rules.RELATED)
