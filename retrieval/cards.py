@@ -47,14 +47,19 @@ class Card:
     products: tuple[str, ...] = field(repr=False)
 
 
-def make_cards(products: Sequence[Product]) -> list[Card]:
-    """All cards of a catalogue, in a fixed order. Products without a brand or category add to fewer cards."""
+def make_cards(products: Sequence[Product], everyday: Mapping[str, Sequence[str]] | None = None) -> list[Card]:
+    """All cards of a catalogue, in a fixed order. Products without a brand or category add to fewer cards.
+
+    Args:
+        products: the catalogue.
+        everyday: type -> everyday names for it that no catalogue spells ("notebook" -> "laptop").
+    """
     series = series_of(products)
     brands = {p.brand.lower(): p.brand for p in products if p.brand}
     fits = {p.id: devices for p in products if (devices := devices_of(p, brands))}
     cards = [
         *_brand_cards(products, series),
-        *_type_cards(type_facts(products, fits)),
+        *_type_cards(type_facts(products, fits, everyday or {})),
         *_series_cards(products, series),
         *_fits_cards(products, fits),
         *_takes_cards(products, fits),
@@ -111,26 +116,26 @@ def _brand_cards(products: Sequence[Product], series: Mapping[str, str]) -> Iter
         if not brand or len(own) < MIN_PRODUCTS or not (types or lines):
             continue
         text = f"{brand}: a brand"
-        text += f" of {_listed(c for c, _ in types.most_common(MAX_LISTED))}." if types else "."
+        text += f" of {listed(c for c, _ in types.most_common(MAX_LISTED))}." if types else "."
         if lines:
-            text += f" Series of {brand}: {_listed(s for s, _ in lines.most_common(MAX_LISTED))}."
-        yield Card(f"brand:{_key(brand)}", "brand", brand, text, {"brand": brand}, tuple(p.id for p in own))
+            text += f" Series of {brand}: {listed(s for s, _ in lines.most_common(MAX_LISTED))}."
+        yield Card(f"brand:{key_of(brand)}", "brand", brand, text, {"brand": brand}, tuple(p.id for p in own))
 
 
 def _type_cards(facts: Iterable[TypeFacts]) -> Iterable[Card]:
     for fact in facts:
         text = f"{fact.name}: a product type."
         if fact.hosts:
-            text = f"{fact.name}: an accessory, supply or part for {_listed(fact.hosts)}."
+            text = f"{fact.name}: an accessory, supply or part for {listed(fact.hosts)}."
         if fact.synonyms:
-            text += f" Also written: {_listed(fact.synonyms)}."
+            text += f" Also written: {listed(fact.synonyms)}."
         if fact.accessories:
-            text += f" Belonging to it, but a different type: {_listed(fact.accessories)}."
+            text += f" Belonging to it, but a different type: {listed(fact.accessories)}."
         if fact.attributes:
-            text += f" Told apart by {'; '.join(f'{a} ({_listed(v)})' for a, v in fact.attributes)}."
+            text += f" Told apart by {'; '.join(f'{a} ({listed(v)})' for a, v in fact.attributes)}."
         if fact.brands:
-            text += f" Brands: {_listed(fact.brands)}."
-        yield Card(f"type:{_key(fact.name)}", "type", fact.name, text, {"type": fact.name}, fact.products)
+            text += f" Brands: {listed(fact.brands)}."
+        yield Card(f"type:{key_of(fact.name)}", "type", fact.name, text, {"type": fact.name}, fact.products)
 
 
 def _series_cards(products: Sequence[Product], series: Mapping[str, str]) -> Iterable[Card]:
@@ -138,10 +143,10 @@ def _series_cards(products: Sequence[Product], series: Mapping[str, str]) -> Ite
     for (brand, line), own in _grouped(members, lambda p: (p.brand, series[p.id])):
         types = Counter(p.category for p in own if p.category)
         text = f"{line} is a series of {brand}"
-        text += f": {_listed(c for c, _ in types.most_common(4))}." if types else "."
-        text += f" Models: {_listed(dict.fromkeys(p.name or p.title for p in own))}."
+        text += f": {listed(c for c, _ in types.most_common(4))}." if types else "."
+        text += f" Models: {listed(dict.fromkeys(p.name or p.title for p in own))}."
         keys = {"brand": brand, "series": line}
-        card_id = f"series:{_key(brand)}/{_key(line)}"
+        card_id = f"series:{key_of(brand)}/{key_of(line)}"
         yield Card(card_id, "series", f"{brand} {line}", text, keys, tuple(p.id for p in own))
 
 
@@ -150,10 +155,10 @@ def _fits_cards(products: Sequence[Product], fits: Mapping[str, tuple[Device, ..
     for (brand, category, _), own in _grouped(supplies, lambda p: (p.brand, p.category, frozenset(fits[p.id]))):
         names = dict.fromkeys(p.name or p.title for p in own)
         what = f"{brand} {category or 'supply'}".strip()
-        text = f"{what} {_listed(names)} {'fits' if len(names) == 1 else 'fit'} {_devices(fits[own[0].id])}."
+        text = f"{what} {listed(names)} {'fits' if len(names) == 1 else 'fit'} {_devices(fits[own[0].id])}."
         keys = {"brand": brand, "type": category, "device": str(fits[own[0].id][0])}
         title = f"{what} {next(iter(names))}"
-        yield Card(f"fits:{_key(brand)}/{_key(next(iter(names)))}-{own[0].id}", "fits", title, text, keys, tuple(p.id for p in own))
+        yield Card(f"fits:{key_of(brand)}/{key_of(next(iter(names)))}-{own[0].id}", "fits", title, text, keys, tuple(p.id for p in own))
 
 
 def _takes_cards(products: Sequence[Product], fits: Mapping[str, tuple[Device, ...]]) -> Iterable[Card]:
@@ -170,10 +175,10 @@ def _takes_cards(products: Sequence[Product], fits: Mapping[str, tuple[Device, .
             continue  # the fits card of its only group says it already
         parts = []
         for category, group in _grouped([by_id[i] for i in own], lambda p: p.category):
-            parts.append(f"{category or 'also'} {_listed(dict.fromkeys(p.name or p.title for p in group))}")
+            parts.append(f"{category or 'also'} {listed(dict.fromkeys(p.name or p.title for p in group))}")
         text = f"{_devices(devices)} takes: {'; '.join(parts)}."
         keys = {"brand": brand, "device": str(devices[0])}
-        yield Card(f"takes:{_key(str(devices[0]))}", "takes", f"Supplies for {devices[0]}", text, keys, own)
+        yield Card(f"takes:{key_of(str(devices[0]))}", "takes", f"Supplies for {devices[0]}", text, keys, own)
 
 
 def _grouped(products: Iterable[Product], key: Callable[[Product], K]) -> Iterable[tuple[K, list[Product]]]:
@@ -196,15 +201,16 @@ def _devices(devices: Iterable[Device]) -> str:
     return ", ".join(words)
 
 
-def _listed(values: Iterable[str]) -> str:
+def listed(values: Iterable[str], most: int = MAX_LISTED) -> str:
     """The first few values, fewer when they are long: a card has to fit a chunk."""
     kept: list[str] = []
     for value in filter(None, values):
-        if len(kept) == MAX_LISTED or (kept and sum(map(len, kept)) + len(value) > MAX_CHARACTERS):
+        if len(kept) == most or (kept and sum(map(len, kept)) + len(value) > MAX_CHARACTERS):
             break
         kept.append(value)
     return ", ".join(kept)
 
 
-def _key(text: str) -> str:
+def key_of(text: str) -> str:
+    """A text as a part of a card's id: lower-case letters and digits, anything else a hyphen."""
     return _NO_ID.sub("-", text.lower()).strip("-") or "x"

@@ -22,6 +22,7 @@ BRAND_ATTRIBUTES: Final = ("brand compatibility", "compatible brand")
 MAX_DEVICES: Final = 60
 MAX_FAMILY_WORDS: Final = 4
 _SEPARATORS: Final = re.compile(r"[,;/+]| and | & |(?:^|\s)- ?(?=[A-Za-z])")
+_BRACKETS: Final = re.compile(r"\([^)]*\)")
 _MODEL: Final = re.compile(r"^(?=.*\d{2})[A-Za-z]{0,6}-?[A-Za-z0-9-]*$")
 _BARE: Final = re.compile(r"^\d+[a-zA-Z]*$")
 _PREFIX: Final = re.compile(r"^([A-Za-z]{1,4}-?)\d")
@@ -52,30 +53,37 @@ def devices_of(product: Product, brands: Mapping[str, str]) -> tuple[Device, ...
     """
     text = next((product.attributes[a] for a in ATTRIBUTES if product.attributes.get(a)), "")
     named = next((product.attributes[a] for a in BRAND_ATTRIBUTES if product.attributes.get(a)), product.brand)
-    brand = brands.get(named.lower(), product.brand)
     found: dict[Device, None] = {}
-    previous = Device(brand, "", "")
-    for part in _SEPARATORS.split(text):
-        device = _device(part.split(), previous, brands)
-        if device:
-            found[device] = None
-            previous = device
-        if len(found) == MAX_DEVICES:
-            break
+    previous = Device(brands.get(named.lower(), product.brand), "", "")
+    for part in _SEPARATORS.split(_BRACKETS.sub(" ", text)):
+        words = part.split()
+        while words and len(found) < MAX_DEVICES:
+            device, words = _next_device(words, previous, brands)
+            if device:
+                found[device] = None
+                previous = device
     return tuple(found)
 
 
-def _device(words: list[str], previous: Device, brands: Mapping[str, str]) -> Device | None:
+def _next_device(
+    words: list[str], previous: Device, brands: Mapping[str, str]
+) -> tuple[Device | None, list[str]]:
+    """The first device among words, and the words after it: lists are written without separators too."""
     brand = previous.brand
     own = brands.get(words[0].lower()) if len(words) > 1 else None
     if own:
         brand, words = own, words[1:]
-    at = next((i for i, w in enumerate(words) if _MODEL.match(w.strip("().:"))), None)
-    if at is None or at > MAX_FAMILY_WORDS or _NO_DEVICE.intersection(w.lower() for w in words):
-        return None
-    family, model = " ".join(words[:at]), words[at].strip("().:")
-    if not all(_FAMILY_WORD.match(w) for w in words[:at]):
-        return None
+    at = next((i for i, w in enumerate(words) if _MODEL.match(w.strip(".:"))), None)
+    if at is None:
+        return None, []
+    rest, family_words, model = words[at + 1 :], words[:at], words[at].strip(".:")
+    family = " ".join(family_words)
+    if previous.family and family.endswith(f" {previous.family}"):  # words about the device before stand between
+        family = previous.family
+    elif at > MAX_FAMILY_WORDS or not all(_FAMILY_WORD.match(w) for w in family_words):
+        return None, rest
+    if _NO_DEVICE.intersection(w.lower() for w in words[: at + 1]):
+        return None, rest
     if not family and not own:
         family = previous.family
         prefix = _PREFIX.match(previous.model)
@@ -83,4 +91,4 @@ def _device(words: list[str], previous: Device, brands: Mapping[str, str]) -> De
             model = prefix[1] + model
         elif not _BARE.match(model) and not prefix:  # "DeskJet 3820, PSC750": another naming begins
             family = ""
-    return Device(brand, family, model)
+    return Device(brand, family, model), rest

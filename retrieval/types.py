@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MIN_PRODUCTS: Final = 3
 MIN_SHARE: Final = 0.1  # of the type's products use the phrase or the attribute ...
-MIN_PRECISION: Final = 0.5  # ... and of those that use the phrase are of the type
+MIN_PRECISION: Final = 0.7  # ... and of those that use the phrase are of the type
 MIN_LIFT: Final = 3.0  # an attribute that is this much more frequent in the type than in the catalogue
 MIN_LETTERS: Final = 3  # "usb" and "ups" are words, "gb" and "cd" mostly units
 MAX_SUPPLY_SHARE: Final = 0.1  # a type whose products often say what they fit is no device itself
@@ -33,6 +33,7 @@ ACCESSORY_HEADS: Final = frozenset(
 )
 _WORD: Final = re.compile(r"[a-z][a-z-]+")
 _MODEL: Final = re.compile(r"(?=[A-Za-z-]*\d{2})[A-Za-z0-9-]{4,}")
+_BRACKETS: Final = re.compile(r"\([^)]*\)")
 _ALTERNATIVE: Final = re.compile(r"[/()]")
 _STOP: Final = frozenset(
     "a an and as at by for from in is it of on or the to with your you our this that up per x mm cm ft inch pc pcs pack new "
@@ -59,7 +60,9 @@ class TypeFacts:
     products: tuple[str, ...] = field(repr=False)
 
 
-def type_facts(products: Sequence[Product], fits: Mapping[str, tuple[Device, ...]]) -> list[TypeFacts]:
+def type_facts(
+    products: Sequence[Product], fits: Mapping[str, tuple[Device, ...]], everyday: Mapping[str, Sequence[str]]
+) -> list[TypeFacts]:
     """Facts of every type with enough products, in order of first occurrence."""
     groups: defaultdict[str, list[Product]] = defaultdict(list)
     for p in products:
@@ -70,17 +73,12 @@ def type_facts(products: Sequence[Product], fits: Mapping[str, tuple[Device, ...
     for category, found in _hosts_by_device(products, fits).items():
         if category in hosts:
             hosts[category] = tuple(dict.fromkeys((*hosts[category], *found)))[:MAX_HOSTS]
-    phrases = {p.id: _phrases(p) for p in products}
-    overall = Counter(x for found in phrases.values() for x in found)
-    spread: defaultdict[str, set[str]] = defaultdict(set)
-    for p in products:
-        for phrase in phrases[p.id]:
-            spread[phrase].add(p.brand)
+    peculiar = _peculiar(products)
     attribute_counts = Counter(a for p in products for a in p.attributes)
     return [
         TypeFacts(
             name=c,
-            synonyms=_synonyms(c, groups[c], phrases, overall, spread),
+            synonyms=_synonyms(c, [*_everyday(c, everyday), *peculiar[c]]),
             hosts=hosts[c],
             accessories=tuple(a for a in names if c in hosts[a])[:MAX_ACCESSORIES],
             attributes=_attributes(groups[c], attribute_counts, len(products)),
@@ -153,22 +151,9 @@ def _singular(word: str) -> str:
     return word.removesuffix("s") if len(word) > MIN_LETTERS and not word.endswith(("ss", "us", "is", "ens")) else word
 
 
-def _synonyms(
-    name: str,
-    own: Sequence[Product],
-    phrases: Mapping[str, set[str]],
-    overall: Mapping[str, int],
-    spread: Mapping[str, set[str]],
-) -> tuple[str, ...]:
-    parts = [part.strip() for part in _ALTERNATIVE.split(name) if part.strip()]
-    chosen = [part for part in parts if len(parts) > 1]
-    counts = Counter(x for p in own for x in phrases[p.id])
-    ranked = sorted(
-        (-n * n / len(own) / overall[x] * len(x.split()) ** 0.5, x)
-        for x, n in counts.items()
-        if n >= max(MIN_PRODUCTS, MIN_SHARE * len(own)) and n >= MIN_PRECISION * overall[x] and len(spread[x]) > 1
-    )
-    for _, phrase in ranked:
+def _synonyms(name: str, ranked: Sequence[str]) -> tuple[str, ...]:
+    chosen = _alternatives(name)
+    for phrase in ranked:
         known = " | ".join((name, *chosen)).lower()
         if phrase in known or any(f" {c} ".lower() in f" {phrase} " for c in (name, *chosen)):
             continue  # a part of what stands there already, or that with another word
@@ -176,6 +161,51 @@ def _synonyms(
         if len(chosen) >= MAX_SYNONYMS:
             break
     return tuple(chosen)
+
+
+def _alternatives(name: str) -> list[str]:
+    """ "uninterruptible power supply (UPS)" -> both ways to say it; nothing for a name without an alternative."""
+    parts = [part.strip() for part in _ALTERNATIVE.split(name) if part.strip()]
+    return parts if len(parts) > 1 else []
+
+
+def _everyday(name: str, everyday: Mapping[str, Sequence[str]]) -> list[str]:
+    plain = _BRACKETS.sub("", name.lower()).strip()
+    return list(dict.fromkeys(x for part in (plain, *plain.split("/")) for x in everyday.get(part, ())))
+
+
+def other_words(
+    products: Sequence[Product], types: Iterable[str], everyday: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """For each type, everything else it is called: alternatives in its name, everyday names, phrases peculiar to it."""
+    ranked = _peculiar(products)
+    return {t: [*_alternatives(t), *_everyday(t, everyday), *ranked.get(t, ())] for t in types}
+
+
+def _peculiar(products: Sequence[Product]) -> dict[str, list[str]]:
+    """Type -> phrases that mostly occur with it, from several brands, most telling first."""
+    phrases = {p.id: _phrases(p) for p in products}
+    overall = Counter(x for found in phrases.values() for x in found)
+    brands: defaultdict[str, set[str]] = defaultdict(set)
+    groups: defaultdict[str, list[Product]] = defaultdict(list)
+    for p in products:
+        groups[p.category].append(p)
+        for phrase in phrases[p.id]:
+            brands[phrase].add(p.brand)
+    result = {}
+    for category, own in groups.items():
+        counts = Counter(x for p in own for x in phrases[p.id])
+        result[category] = [
+            x
+            for _, x in sorted(
+                (-n * n / len(own) / overall[x] * len(x.split()) ** 0.5, x)
+                for x, n in counts.items()
+                if n >= max(MIN_PRODUCTS, MIN_SHARE * len(own))
+                and n >= MIN_PRECISION * overall[x]
+                and len(brands[x]) > 1
+            )
+        ]
+    return result
 
 
 def _attributes(

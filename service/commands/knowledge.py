@@ -75,7 +75,7 @@ def from_catalogue(
     except (KnowledgeError, ModelError) as error:
         typer.echo(f"No cards: {error}", err=True)
         raise typer.Exit(2) from error
-    _write(cards, output, source)
+    write_cards(cards, output, source)
 
 
 @app.command("from-taxonomy")
@@ -93,10 +93,10 @@ def from_taxonomy(
     except KnowledgeError as error:
         typer.echo(f"No cards: {error}", err=True)
         raise typer.Exit(2) from error
-    _write(cards, output, source)
+    write_cards(cards, output, source)
 
 
-def _write(cards: Sequence[Card], output: Path, source: str) -> None:
+def write_cards(cards: Sequence[Card], output: Path, source: str) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.{os.getpid()}")
     with temporary.open("w", encoding="utf-8") as file:
