@@ -105,6 +105,9 @@ class Canary(_Frozen):
     item: CanaryItem
     chunk: str | None = None
     tier: str
+    probabilities: tuple[float, ...] = Field(
+        default=(), description="label probabilities of the float32 reference, best tier first; none if not recorded"
+    )
 
 
 class Manifest(_Frozen):
@@ -133,6 +136,9 @@ class Manifest(_Frozen):
                 raise ValueError(msg)
         if self.prompt_hash != self.prompt.hash:
             msg = f"prompt_hash is {self.prompt_hash}, the template's is {self.prompt.hash}: template edited by hand?"
+            raise ValueError(msg)
+        if any(len(c.probabilities) not in {0, len(self.tiers)} for c in self.canaries):
+            msg = f"a canary's probabilities must be {len(self.tiers)}, one per tier"
             raise ValueError(msg)
         unknown = {c.tier for c in self.canaries} - {t.name for t in self.tiers}
         if unknown:

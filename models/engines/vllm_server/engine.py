@@ -1,0 +1,305 @@
+"""The engine port over a pool of vLLM servers: same prefix to the same server, other servers when that one fails."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import httpx
+
+from models.canaries import canary_prompts
+from models.deadline import Deadline
+from models.engines.label_reads import scores_of
+from models.engines.port import EngineHealth, ItemStatus, Scores
+from models.engines.vllm_server.comparison import canary_differences, differences
+from models.engines.vllm_server.routing import RetryBudget, prefix_key, ranked, with_spill
+from models.engines.vllm_server.server import LateError, Server
+from models.engines.vllm_server.wire import BadReplyError, decode_request, streamed_ids
+from models.errors import EngineBusyError, EngineError, EngineUnavailableError, PromptTooLongError
+from models.prompt import PromptWriter
+from models.tokenizer import FieldTokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from pathlib import Path
+
+    from models.engines.label_reads import LabelRead
+    from models.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """Choices of the operator. Times in seconds.
+
+    Attributes:
+        model: the name that the servers serve the judge under; their only base model when None.
+        api_key: sent as a bearer token.
+        probe_every: between looks at a server. One that answered a real call since needs no probe.
+        probe_timeout: a probe, one short prompt, must be answered within this.
+        compare_timeout: for the comparison with the manifest.
+        spill_tokens: a server with more unanswered tokens, and more than twice the least loaded one's, is passed over.
+        retry_ratio: extra calls, retries and hedges together, per call.
+        hedge_after: ask a second server when the first has not answered for so long; None: never.
+        connections: open connections to all servers together.
+    """
+
+    model: str | None = None
+    api_key: str | None = None
+    probe_every: float = 1.0
+    probe_timeout: float = 2.0
+    compare_timeout: float = 30.0
+    spill_tokens: int = 16_384
+    retry_ratio: float = 0.1
+    hedge_after: float | None = None
+    connections: int = 256
+
+
+class VllmServerEngine:
+    """One judge served by any number of vLLM servers."""
+
+    name = "vllm-server"
+
+    def __init__(
+        self, urls: Sequence[str], manifest: Manifest, *, folder: Path, options: PoolOptions | None = None
+    ) -> None:
+        """Engine over servers at `urls`; `folder` holds the checkpoint's tokenizer, its weights are not needed here."""
+        self._options = options or PoolOptions()
+        self._manifest = manifest
+        self._tokenizer = FieldTokenizer(folder)
+        self._canaries = canary_prompts(manifest, PromptWriter(manifest, self._tokenizer))
+        self._probe = manifest.model_copy(update={"canaries": manifest.canaries[:1]})
+        key = self._options.api_key
+        self._client = httpx.AsyncClient(
+            headers={"authorization": f"Bearer {key}"} if key else {},
+            limits=httpx.Limits(
+                max_connections=self._options.connections, max_keepalive_connections=self._options.connections
+            ),
+            trust_env=False,  # servers are named one by one; a proxy of the environment is not meant
+        )
+        self._servers = {server.url: server for server in (Server(url, self._client) for url in urls)}
+        if not self._servers:
+            raise ValueError("a pool needs at least one server")
+        self._budget = RetryBudget(self._options.retry_ratio)
+        self._watches: list[asyncio.Task[None]] = []
+        self._compared = {url: asyncio.Event() for url in self._servers}
+
+    async def warm_up(self) -> None:
+        """Compare each server with the manifest; from then on watch them.
+
+        Raises:
+            EngineUnavailableError: not one of them can be used; the message says what differs, server by server.
+        """
+        if not self._watches:
+            self._watches = [
+                asyncio.create_task(self._watch(server), name=f"watch {server.url}")
+                for server in self._servers.values()
+            ]
+        await asyncio.gather(*(event.wait() for event in self._compared.values()))
+        self._usable()
+
+    async def score(
+        self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], deadline: Deadline, *, scope: str = ""
+    ) -> Scores:
+        """See the port. All items go to one server, in one call.
+
+        Raises:
+            PromptTooLongError: a prompt is longer than the servers' context.
+            EngineBusyError: every server that was asked is busy.
+            EngineUnavailableError: no server is ready, or those asked failed.
+            EngineError: a server refuses the request.
+        """
+        servers = self._route(prefix, scope)
+        prompts = [[*prefix, *suffix] for suffix in suffixes]
+        _check_length(prompts, 1, servers)
+        reads: Sequence[LabelRead | None] | None = None
+        if prompts and not deadline.expired:
+            reads = await self._first_answer(servers, prompts, deadline, scope)
+        missing = [ItemStatus.EXPIRED] * len(prompts)
+        labels = len(self._manifest.tiers)
+        return scores_of(reads or [None] * len(prompts), missing, labels=labels, prefix_tokens=len(prefix))
+
+    async def explain(
+        self,
+        prefix: Sequence[int],
+        suffix: Sequence[int],
+        deadline: Deadline,
+        *,
+        label: int,
+        max_tokens: int,
+        scope: str = "",
+    ) -> AsyncIterator[int]:
+        """See the port. Another server is tried only while nothing was decoded."""
+        servers = self._route(prefix, scope)
+        prompt = [*prefix, *suffix, label]
+        _check_length([prompt], max_tokens, servers)
+        self._budget.call()
+        began = False
+        for n, server in enumerate(servers):
+            try:
+                async with aclosing(self._decode(server, prompt, deadline, max_tokens, scope)) as tokens:
+                    async for token in tokens:
+                        began = True
+                        yield token
+            except LateError:
+                return
+            except (EngineUnavailableError, EngineBusyError):
+                if began or n + 1 == len(servers) or not self._budget.take():
+                    raise
+            else:
+                return
+
+    def health(self) -> EngineHealth:
+        """See the port. Alive while one server is ready; the detail names those that are not."""
+        servers = self._servers.values()
+        ready = sum(server.ready for server in servers)
+        problems = "".join(f"; {server.url}: {server.detail}" for server in servers if not server.ready)
+        return EngineHealth(
+            alive=ready > 0,
+            detail=f"{ready} of {len(servers)} servers ready{problems}",
+            queued_tokens=sum(server.load for server in servers),
+            steps=sum(server.calls for server in servers),
+        )
+
+    async def close(self) -> None:
+        """See the port."""
+        watches, self._watches = self._watches, []
+        for task in watches:
+            task.cancel()
+        await asyncio.gather(*watches, return_exceptions=True)
+        for server in self._servers.values():
+            server.expel("closed")
+        await self._client.aclose()
+
+    def _usable(self) -> list[str]:
+        ready = [url for url, server in self._servers.items() if server.ready]
+        if not ready:
+            raise EngineUnavailableError(self.health().detail)
+        return ready
+
+    def _route(self, prefix: Sequence[int], scope: str) -> list[Server]:
+        """Ready servers in the order in which to try them."""
+        order = ranked(prefix_key(prefix, scope), self._usable())
+        load = {url: server.load for url, server in self._servers.items()}
+        return [self._servers[url] for url in with_spill(order, load, self._options.spill_tokens)]
+
+    async def _first_answer(
+        self, servers: Sequence[Server], prompts: Sequence[Sequence[int]], deadline: Deadline, scope: str
+    ) -> list[LabelRead] | None:
+        """Ask the first server; another one when it fails or a hedge is due. None when the deadline came first."""
+        self._budget.call()
+        others = iter(servers)
+        hedge = self._options.hedge_after
+        pending = {self._ask(next(others), prompts, deadline, scope)}
+        error: BaseException | None = None
+        try:
+            while pending:
+                remaining = min(deadline.remaining(), hedge if hedge is not None else float("inf"))
+                timeout = None if remaining == float("inf") else remaining
+                done, pending = await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    error = task.exception()
+                    if error is None:
+                        return task.result()
+                    if not isinstance(error, EngineUnavailableError | EngineBusyError):
+                        raise error
+                if deadline.expired:
+                    return None
+                hedging = not done and hedge is not None
+                if hedging:
+                    hedge = None  # once
+                if (hedging or not pending) and (another := next(others, None)) and self._budget.take():
+                    pending.add(self._ask(another, prompts, deadline, scope))
+        finally:
+            for task in pending:
+                task.cancel()
+            if pending:
+                await asyncio.wait(pending)
+        raise error or EngineUnavailableError("no server answered")
+
+    def _ask(
+        self, server: Server, prompts: Sequence[Sequence[int]], deadline: Deadline, scope: str
+    ) -> asyncio.Task[list[LabelRead]]:
+        async def ask() -> list[LabelRead]:
+            try:
+                return await server.read_labels(prompts, self._manifest.label_token_ids, deadline=deadline, scope=scope)
+            except LateError:
+                raise
+            except EngineUnavailableError as error:
+                server.strike(str(error))
+                raise
+
+        return asyncio.create_task(ask())
+
+    async def _decode(
+        self, server: Server, prompt: Sequence[int], deadline: Deadline, max_tokens: int, scope: str
+    ) -> AsyncGenerator[int]:
+        body = decode_request(
+            server.model,
+            prompt,
+            max_tokens=max_tokens,
+            end=self._manifest.rationale.end_token_id,
+            priority=server.priority(deadline),
+            scope=scope,
+        )
+        try:
+            async with aclosing(server.lines(body, deadline)) as lines:
+                async for line in lines:
+                    ids = streamed_ids(line)
+                    if ids is None:
+                        return
+                    for token in ids:
+                        yield token
+        except BadReplyError as error:
+            raise EngineUnavailableError(f"{server.url} {error}") from error
+        raise EngineUnavailableError(f"{server.url} broke off in the middle of a rationale")
+
+    async def _watch(self, server: Server) -> None:
+        while True:
+            try:
+                await self._look(server)
+            except EngineBusyError:
+                pass  # busy is not dead
+            except EngineError as error:
+                server.strike(str(error))
+            self._compared[server.url].set()
+            await asyncio.sleep(self._options.probe_every)
+
+    async def _look(self, server: Server) -> None:
+        """A server that is out is compared with the manifest; one that is in and silent must answer a real prompt."""
+        options = self._options
+        if not server.ready:
+            problems = await differences(
+                server,
+                self._manifest,
+                self._tokenizer,
+                self._canaries,
+                model=options.model,
+                deadline=Deadline.after(1000 * options.compare_timeout),
+            )
+            if problems:
+                server.expel("; ".join(problems))
+            else:
+                server.admit()
+            return
+        began = time.monotonic()
+        if began - server.answered_at < options.probe_every:
+            return
+        try:
+            deadline = Deadline.after(1000 * options.probe_timeout)
+            problems = await canary_differences(server, self._probe, self._canaries[:1], deadline)
+        except LateError:
+            if server.answered_at < began:  # neither the probe nor anyone's call: it hangs
+                raise
+        else:
+            if problems:
+                server.expel("; ".join(problems))
+
+
+def _check_length(prompts: Sequence[Sequence[int]], answer: int, servers: Sequence[Server]) -> None:
+    longest = max(map(len, prompts), default=0)
+    limit = min(server.limit for server in servers)
+    if longest + answer > limit:
+        raise PromptTooLongError(f"prompt of {longest} tokens and {answer} to come, the servers take {limit}")
