@@ -47,8 +47,8 @@ async def serve(settings: Settings) -> None:
         CheckpointError: the checkpoint cannot be loaded.
     """
     with (
-        _bound("http_port", settings.host, settings.http_port) as door,
-        _bound("admin_port", settings.admin_host, settings.admin_port) as admin,
+        listen_on("http_port", settings.host, settings.http_port) as door,
+        listen_on("admin_port", settings.admin_host, settings.admin_port) as admin,
     ):
         gateway = open_gateway(settings)
         try:
@@ -114,7 +114,7 @@ def _server(app: ASGIApp, settings: Settings) -> _Server:
 
 
 @contextlib.contextmanager
-def _bound(name: str, host: str, port: int) -> Iterator[socket.socket]:
+def listen_on(name: str, host: str, port: int) -> Iterator[socket.socket]:
     """A listening socket, closed at the end."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]

@@ -78,7 +78,9 @@ def test_generated_requests_never_break_the_service(app: FastAPI, path: str, mod
     """Whatever is sent, the answer is documented, schema-valid and no defect; what the schema forbids is refused."""
     operation = next(iter(schemathesis.openapi.from_asgi("/openapi.json", app)[path].values()))
 
-    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), database=None, phases=[Phase.generate])
+    @settings(
+        max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), database=None, phases=[Phase.generate]
+    )
     @given(operation.as_strategy(generation_mode=mode))
     def check(case: Any) -> None:
         response = case.call()
