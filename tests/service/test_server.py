@@ -102,10 +102,8 @@ def test_a_taken_port_stops_the_start_by_name() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with (
-            pytest.raises(SettingsError, match=rf"http_port .*127\.0\.0\.1:{port}"),
-            listen_on("http_port", "127.0.0.1", port),
-        ):
+        taken = rf"http_port .*127\.0\.0\.1:{port}"
+        with pytest.raises(SettingsError, match=taken), listen_on("http_port", "127.0.0.1", port):
             pass
 
 
