@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Family = Literal["opt", "llama"]
+Precision = Literal["int8", "float32"]
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 
 _ACTIVATIONS: Final[dict[str, Activation]] = {

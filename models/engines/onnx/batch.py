@@ -29,11 +29,11 @@ class KeysValues:
 
     Attributes:
         length: P, tokens.
-        arrays: input name -> float32 [1, key heads, padded(P), head size]; the prefix stands at the end.
+        arrays: input name -> float32 [padded(P), 1, key heads, head size]; the prefix stands at the end.
     """
 
     length: int
-    arrays: Mapping[str, NDArray[np.float32]]
+    arrays: dict[str, NDArray[np.float32]]
 
     @property
     def nbytes(self) -> int:
@@ -72,7 +72,7 @@ def score_feed(rows: Sequence[Row], positions: int) -> Feed:
     sets = [rows[0].prefix] if shared else [row.prefix for row in rows]
     columns = max(p.columns for p in sets)
     feed |= sets[0].arrays if shared else _stack(sets, columns)
-    feed |= _biases(starts[: len(sets)], columns, lengths, feed["ids"].shape[1])
+    feed |= _biases(starts[: len(sets)], columns, lengths, len(feed["ids"]))
     return feed
 
 
@@ -80,7 +80,7 @@ def prefix_feed(prefixes: Sequence[Sequence[int]], empty: KeysValues, positions:
     """Inputs of the extending graph for R prefixes, none empty, that follow nothing."""
     starts = np.zeros(len(prefixes), np.int64)
     feed, lengths = _tokens(prefixes, starts, positions)
-    return feed | empty.arrays | _biases(starts[:1], 0, lengths, feed["ids"].shape[1]) | {"wanted": np.array(False)}
+    return feed | empty.arrays | _biases(starts[:1], 0, lengths, len(feed["ids"])) | {"wanted": np.array(False)}
 
 
 def step_feed(ids: Sequence[int], cached: KeysValues, filled: int, positions: int) -> Feed:
@@ -93,7 +93,7 @@ def step_feed(ids: Sequence[int], cached: KeysValues, filled: int, positions: in
         positions: how many the model has.
     """
     feed, lengths = _tokens([ids], np.array([filled]), positions)
-    columns, width = cached.columns, feed["ids"].shape[1]
+    columns, width = cached.columns, len(feed["ids"])
     biases = _biases(np.array([columns]), columns, lengths, width)
     for name in ("bias", "answer_bias"):
         biases[name][..., filled:columns] = _HIDDEN
@@ -104,9 +104,8 @@ def right_aligned(new: Mapping[str, NDArray[np.float32]], row: int, length: int)
     """One prefix's keys and values out of a pass over several, moved to the end of their padding."""
     arrays = {}
     for name, value in new.items():
-        _, heads, _, size = value.shape
-        arrays[name] = np.zeros((1, heads, padded(length), size), np.float32)
-        arrays[name][0, :, padded(length) - length :] = value[row, :, :length]
+        arrays[name] = np.zeros((padded(length), 1, *value.shape[2:]), np.float32)
+        arrays[name][padded(length) - length :, 0] = value[:length, row]
     return KeysValues(length, arrays)
 
 
@@ -115,11 +114,11 @@ def _tokens(
 ) -> tuple[Feed, NDArray[np.int64]]:
     lengths = np.array([len(s) for s in suffixes])
     width = padded(int(lengths.max()))
-    ids = np.zeros((len(suffixes), width), np.int64)
+    ids = np.zeros((width, len(suffixes)), np.int64)
     for row, suffix in enumerate(suffixes):
-        ids[row, : len(suffix)] = suffix
-    places = np.minimum(starts[:, None] + np.arange(width), positions - 1)
-    last = np.arange(len(suffixes)) * width + lengths - 1
+        ids[: len(suffix), row] = suffix
+    places = np.minimum(np.arange(width)[:, None] + starts, positions - 1)
+    last = (lengths - 1) * len(suffixes) + np.arange(len(suffixes))
     return {"ids": ids, "positions": places, "last": last}, lengths
 
 
@@ -148,8 +147,7 @@ def _stack(sets: Sequence[KeysValues], columns: int) -> Feed:
     """Prefixes of several requests side by side, each at the end of `columns`."""
     stacked = {}
     for name, first in sets[0].arrays.items():
-        _, heads, _, size = first.shape
-        stacked[name] = np.zeros((len(sets), heads, columns, size), np.float32)
+        stacked[name] = np.zeros((columns, len(sets), *first.shape[2:]), np.float32)
         for row, one in enumerate(sets):
-            stacked[name][row, :, columns - one.columns :] = one.arrays[name][0]
+            stacked[name][columns - one.columns :, row] = one.arrays[name][:, 0]
     return stacked

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 import onnxruntime
 
-from models.engines.onnx.architecture import Architecture, read_architecture
+from models.engines.onnx.architecture import Architecture, Precision, read_architecture
 from models.errors import CheckpointError
 
 if TYPE_CHECKING:
     from models.engines.onnx.decoder import Family
-    from models.engines.onnx.graph import Precision
     from models.engines.onnx.weights import Checkpoint
     from models.manifest import Manifest
 

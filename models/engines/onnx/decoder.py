@@ -6,12 +6,14 @@
 - `extend`: tokens after optional cached ones -> their keys and values, and, if asked for, logits over the whole
   vocabulary at one position. It computes prefixes (no logits) and decodes rationales.
 
+Tokens come before rows, [S, R]: heads then lie where the fused matrix products can read them without a copy.
+
 Inputs (R rows, S tokens a row, P cached tokens, G = R or 1 sets of cached keys and values, T = P + S):
-    ids, positions  int64 [R, S]
-    last            int64 [R], index of each row's answer position in the flattened R * S tokens
+    ids, positions  int64 [S, R]
+    last            int64 [R], index of each row's answer position in the flattened S * R tokens
     bias            float32 [R or 1, 1, S, T], 0 where a token may look and a large negative number where not
     answer_bias     float32 [R, 1, 1, T], the same for the answer positions
-    key_i, value_i  float32 [G, key heads, P, head size] of each layer i that attends
+    key_i, value_i  float32 [P, G, key heads, head size] of each layer i that attends
     wanted          bool [], `extend` only: compute the logits
 """
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Family(Protocol):
-    """Sub-blocks of one family of decoders. x is the residual stream, float32 [R, S, width]."""
+    """Sub-blocks of one family of decoders. x is the residual stream, float32 [S * R, width]."""
 
     architecture: Architecture
 
@@ -42,7 +44,7 @@ class Family(Protocol):
         ...
 
     def embed(self, g: GraphWriter, ids: str, positions: str) -> str:
-        """Token ids to x."""
+        """Token ids and positions [S * R] to x."""
         ...
 
     def before_attention(self, g: GraphWriter, layer: int, x: str) -> str:
@@ -50,15 +52,15 @@ class Family(Protocol):
         ...
 
     def keys_values(self, g: GraphWriter, layer: int, x: str, positions: str) -> tuple[str, str]:
-        """Keys and values, each [R, key heads, S, head size]."""
+        """Keys and values of tokens at positions [S, R], each [S * R, key heads * head size]."""
         ...
 
     def queries(self, g: GraphWriter, layer: int, x: str, positions: str) -> str:
-        """Queries [R, heads, S, head size], scaled by 1 / sqrt(head size)."""
+        """Queries [S * R, heads * head size], scaled by 1 / sqrt(head size)."""
         ...
 
     def after_attention(self, g: GraphWriter, layer: int, x: str, attended: str | None) -> str:
-        """Output projection, residual sums, feed-forward; `attended` is [R, S, heads * head size] or None."""
+        """Output projection, residual sums, feed-forward; `attended` is [S * R, heads * head size] or None."""
         ...
 
     def finish(self, g: GraphWriter, x: str) -> str:
@@ -77,137 +79,103 @@ class Family(Protocol):
 def write_score(g: GraphWriter, family: Family, labels: Sequence[int]) -> bytes:
     """The scoring graph: output `logits` float32 [R, len(labels)]."""
     body = _Body(g, family)
-    for layer in range(family.architecture.layers - 1):
-        body.layer(layer)
     x = family.finish(g, body.answer())
     rows = g.weight("labels.f32", lambda: np.ascontiguousarray(family.head_rows(labels).T))
-    flat = g.node("Reshape", x, g.ints(-1, family.architecture.width))
-    g.output(g.node("MatMul", flat, rows), "logits", TensorProto.FLOAT, ["R", len(labels)])
+    g.output(g.node("MatMul", x, rows), "logits", TensorProto.FLOAT, ["R", len(labels)])
     return g.model("score")
 
 
 def write_extend(g: GraphWriter, family: Family) -> bytes:
     """The extending graph: outputs `new_key_i`, `new_value_i` and `logits` float32 [R or 0, vocabulary]."""
     a = family.architecture
-    body = _Body(g, family)
     wanted = g.input("wanted", TensorProto.BOOL, [])
-    for layer in range(a.layers - 1):
-        body.layer(layer)
-    body.last_keys()
+    body = _Body(g, family)
     with g.branch() as nodes:
-        x = family.finish(g, body.answer())
-        then = (nodes, g.node("Reshape", family.head(g, x), g.ints(-1, a.vocabulary)))
+        then = (nodes, family.head(g, family.finish(g, body.answer())))
     with g.branch() as nodes:
         other = (nodes, g.node("Identity", g.constant(np.zeros((0, a.vocabulary)), np.float32)))
     g.output(g.either(wanted, then, other), "logits", TensorProto.FLOAT, ["N", a.vocabulary])
-    for layer, (key, value) in body.new.items():
-        g.output(key, f"new_key_{layer}", TensorProto.FLOAT, ["R", a.key_heads, "S", a.head_size])
-        g.output(value, f"new_value_{layer}", TensorProto.FLOAT, ["R", a.key_heads, "S", a.head_size])
+    for layer, new in body.new.items():
+        for kind, value in zip(("key", "value"), new, strict=True):
+            g.output(value, f"new_{kind}_{layer}", TensorProto.FLOAT, ["S", "R", a.key_heads, a.head_size])
     return g.model("extend")
 
 
 class _Body:
-    """The layers of one graph, written one after another."""
+    """All layers over all tokens, except that the last one stops at its keys and values.
+
+    Attributes:
+        new: layer -> keys and values of this pass's tokens, each [S, R, key heads, head size].
+    """
 
     def __init__(self, g: GraphWriter, family: Family) -> None:
         a = family.architecture
-        self._g, self._family = g, family
-        self._last_layer = a.layers - 1
-        ids = g.input("ids", TensorProto.INT64, ["R", "S"])
-        self._positions = g.input("positions", TensorProto.INT64, ["R", "S"])
+        self._g, self._family, self._a = g, family, a
+        ids = g.input("ids", TensorProto.INT64, ["S", "R"])
+        self._positions = g.input("positions", TensorProto.INT64, ["S", "R"])
         self._last = g.input("last", TensorProto.INT64, ["R"])
         self._bias = g.input("bias", TensorProto.FLOAT, ["B", 1, "S", "T"])
         self._answer_bias = g.input("answer_bias", TensorProto.FLOAT, ["R", 1, 1, "T"])
-        cached = ["G", a.key_heads, "P", a.head_size]
-        self._past = {
-            layer: (
-                g.input(f"key_{layer}", TensorProto.FLOAT, cached),
-                g.input(f"value_{layer}", TensorProto.FLOAT, cached),
-            )
-            for layer in range(a.layers)
-            if family.attends(layer)
-        }
-        rows = g.node("Shape", ids, start=0, end=1)
-        self._every_row = g.node("Concat", rows, g.ints(1, 1, 1), axis=0)  # broadcasts one prefix to all rows
-        self._x = family.embed(g, ids, self._positions)
+        self._tokens = g.node("Shape", ids)
+        rows = g.node("Shape", ids, start=1, end=2)
+        self._every_row = g.node("Concat", g.ints(1), rows, g.ints(1, 1), axis=0)  # one prefix serves all rows
+        self._x = family.embed(g, _flat(g, ids), _flat(g, self._positions))
+        self._joined: dict[int, tuple[str, str]] = {}
         self.new: dict[int, tuple[str, str]] = {}
-
-    def layer(self, layer: int) -> None:
-        """A whole layer over all tokens."""
-        g, family = self._g, self._family
-        attended = None
-        if family.attends(layer):
-            x = family.before_attention(g, layer, self._x)
-            keys_values = self._keys_values(layer, x)
-            queries = family.queries(g, layer, x, self._positions)
-            attended = _attend(g, family.architecture, queries, *keys_values, self._bias)
-        self._x = family.after_attention(g, layer, self._x, attended)
-
-    def last_keys(self) -> None:
-        """Keys and values of the last layer, which a prefix needs, before what only an answer needs."""
-        if self._family.attends(self._last_layer):
-            x = self._family.before_attention(self._g, self._last_layer, self._x)
-            self._last_keys_values = self._keys_values(self._last_layer, x)
+        for layer in range(a.layers):
+            normed = family.before_attention(g, layer, self._x) if family.attends(layer) else ""
+            if normed:
+                self._joined[layer] = self._keys_values(layer, normed)
+            if layer < a.layers - 1:
+                attended = None
+                if normed:
+                    queries = family.queries(g, layer, normed, self._positions)
+                    attended = self._attend(layer, queries, self._tokens, self._bias)
+                self._x = family.after_attention(g, layer, self._x, attended)
 
     def answer(self) -> str:
-        """The last layer at the answer positions: [R, 1, width]."""
-        g, family, layer = self._g, self._family, self._last_layer
+        """The last layer at the answer positions: [R, width]."""
+        g, family, layer = self._g, self._family, self._a.layers - 1
+        x = g.node("Gather", self._x, self._last)
         attended = None
         if family.attends(layer):
-            if layer not in self.new:
-                self.last_keys()
-            keys_values = self._last_keys_values
-        x = self._at_answer(self._x, family.architecture.width)
-        if family.attends(layer):
-            positions = g.node(
-                "Unsqueeze", g.node("Gather", g.node("Reshape", self._positions, g.ints(-1)), self._last), g.ints(1)
-            )
+            positions = g.node("Reshape", g.node("Gather", _flat(g, self._positions), self._last), g.ints(1, -1))
             queries = family.queries(g, layer, family.before_attention(g, layer, x), positions)
-            attended = _attend(g, family.architecture, queries, *keys_values, self._answer_bias)
+            attended = self._attend(layer, queries, g.node("Shape", positions), self._answer_bias)
         return family.after_attention(g, layer, x, attended)
 
-    def _at_answer(self, x: str, width: int) -> str:
-        g = self._g
-        return g.node("Unsqueeze", g.node("Gather", g.node("Reshape", x, g.ints(-1, width)), self._last), g.ints(1))
-
     def _keys_values(self, layer: int, x: str) -> tuple[str, str]:
-        """Cached and new keys and values of a layer: each [R, key heads, T, head size]."""
-        g = self._g
-        self.new[layer] = self._family.keys_values(g, layer, x, self._positions)
-        joined = [
-            g.node("Concat", g.node("Expand", past, self._every_row), new, axis=2)
-            for past, new in zip(self._past[layer], self.new[layer], strict=True)
-        ]
+        """Cached and new keys and values of a layer: each [T, R, key heads, head size]."""
+        g, a = self._g, self._a
+        heads = g.node("Concat", self._tokens, g.ints(a.key_heads, a.head_size), axis=0)
+        keys, values = (g.node("Reshape", y, heads) for y in self._family.keys_values(g, layer, x, self._positions))
+        self.new[layer] = (keys, values)
+        joined = []
+        for kind, new in (("key", keys), ("value", values)):
+            cached = g.input(f"{kind}_{layer}", TensorProto.FLOAT, ["P", "G", a.key_heads, a.head_size])
+            joined.append(g.node("Concat", g.node("Expand", cached, self._every_row), new, axis=0))
         return joined[0], joined[1]
 
+    def _attend(self, layer: int, queries: str, tokens: str, bias: str) -> str:
+        """Softmax attention: queries [S * R, heads * head size] of `tokens` = [S, R] -> the same shape.
 
-def _attend(g: GraphWriter, a: Architecture, queries: str, keys: str, values: str, bias: str) -> str:
-    """Softmax attention: queries [R, heads, S, head size] -> [R, S, heads * head size]. Query heads share key heads."""
-    shared = a.heads != a.key_heads
-    if shared:
-        queries = g.node("Reshape", queries, g.ints(0, a.key_heads, -1, a.head_size))
-    scores = g.node("FusedMatMul", queries, keys, domain=FUSED, transB=1)
-    if shared:
-        length = g.node("Shape", bias, start=2, end=3)
-        unshared = g.node("Concat", g.ints(0, a.heads), length, g.ints(-1), axis=0)
-        scores = g.node("Reshape", scores, unshared)
-    weights = g.node("Softmax", g.node("Add", scores, bias), axis=-1)
-    if shared:
-        rows = g.node("Concat", g.ints(0, a.key_heads, -1), g.node("Shape", bias, start=3, end=4), axis=0)
-        weights = g.node("Reshape", weights, rows)
-    attended = g.node("MatMul", weights, values)
-    if shared:
-        attended = g.node(
-            "Reshape", attended, g.node("Concat", g.ints(0, a.heads), length, g.ints(a.head_size), axis=0)
-        )
-    return g.node("Reshape", g.node("Transpose", attended, perm=[0, 2, 1, 3]), g.ints(0, 0, a.heads * a.head_size))
+        Query heads that share a key head are one more batch dimension, over which keys and values broadcast.
+        """
+        g, a = self._g, self._a
+        keys, values = self._joined[layer]
+        sharing = a.heads // a.key_heads
+        heads = [a.key_heads] if sharing == 1 else [a.key_heads, sharing]
+        if sharing > 1:
+            keys, values = (g.node("Unsqueeze", y, g.ints(3)) for y in (keys, values))
+            bias = g.node("Unsqueeze", bias, g.ints(1))
+        queries = g.node("Reshape", queries, g.node("Concat", tokens, g.ints(*heads, a.head_size), axis=0))
+        scores = g.node("FusedMatMul", queries, keys, domain=FUSED, transBatchA=1, transBatchB=1, transB=1)
+        weights = g.node("Softmax", g.node("Add", scores, bias), axis=-1)
+        attended = g.node("FusedMatMul", weights, values, domain=FUSED, transBatchB=1)  # [R, heads, S, head size]
+        last = len(heads) + 1
+        attended = g.node("Transpose", attended, perm=[last, *range(last), last + 1])
+        return g.node("Reshape", attended, g.ints(-1, a.heads * a.head_size))
 
 
-def split_heads(g: GraphWriter, x: str, heads: int, size: int) -> str:
-    """[R, S, heads * size] -> [R, S, heads, size]."""
-    return g.node("Reshape", x, g.ints(0, 0, heads, size))
-
-
-def heads_first(g: GraphWriter, x: str) -> str:
-    """[R, S, heads, size] -> [R, heads, S, size]."""
-    return g.node("Transpose", x, perm=[0, 2, 1, 3])
+def _flat(g: GraphWriter, x: str) -> str:
+    return g.node("Reshape", x, g.ints(-1))

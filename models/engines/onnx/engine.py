@@ -19,13 +19,12 @@ from models.engines.port import EngineHealth, ItemStatus, Scores
 from models.errors import EngineUnavailableError, PromptTooLongError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from models.engines.onnx.architecture import Architecture
-    from models.engines.onnx.build import Precision
+    from models.engines.onnx.architecture import Architecture, Precision
     from models.manifest import Manifest
 
 _WATCH_SECONDS = 1.0  # how often a waiting call looks whether the engine is still alive
@@ -84,15 +83,17 @@ class OnnxEngine:
         """`onnx-int8` or `onnx-float32`."""
         return self._name
 
-    async def score(self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], deadline: Deadline) -> Scores:
+    async def score(
+        self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], deadline: Deadline, *, scope: str = ""
+    ) -> Scores:
         """See `port.Engine.score`."""
         labels = len(self._manifest.tiers)
         self._check(prefix, suffixes)
         logits = np.full((len(suffixes), labels), np.nan, np.float32)
         if not suffixes:
             return Scores(logits, ())
-        future, loop = _future()
-        request = Request(tuple(prefix), suffixes, deadline, logits, done=lambda: _resolve(loop, future, None))
+        future, resolve = _future()
+        request = Request(tuple(prefix), suffixes, deadline, scope, logits, done=lambda: resolve(None))
         self._workers.submit(request)
         try:
             await self._wait(future, deadline)
@@ -102,16 +103,24 @@ class OnnxEngine:
         return Scores(_log_softmax(logits), status, cached_tokens=request.cached_tokens)
 
     async def explain(
-        self, prefix: Sequence[int], suffix: Sequence[int], deadline: Deadline, *, label: int, max_tokens: int
+        self,
+        prefix: Sequence[int],
+        suffix: Sequence[int],
+        deadline: Deadline,
+        *,
+        label: int,
+        max_tokens: int,
+        scope: str = "",
     ) -> AsyncIterator[int]:
-        """See `port.Engine.explain`. The end token itself is not yielded."""
+        """See `port.Engine.explain`. The end token itself is not yielded. Keeps nothing between calls."""
+        del scope
         self._check(prefix, [suffix])
         ids = (*prefix, *suffix, label)
         room = min(max_tokens, self._architecture.positions - len(ids))
         decoding = self._runner.decode(ids, room)
         for _ in range(room):
-            future, loop = _future()
-            step = Step(decoding, deadline, done=lambda token, future=future: _resolve(loop, future, token))  # type: ignore[misc]
+            future, resolve = _future()
+            step = Step(decoding, deadline, done=resolve)
             self._workers.submit(step)
             try:
                 token = await self._wait(future, deadline)
@@ -158,15 +167,20 @@ class OnnxEngine:
         return future.result()
 
 
-def _future() -> tuple[asyncio.Future[Any], asyncio.AbstractEventLoop]:
+def _future() -> tuple[asyncio.Future[Any], Callable[[object], None]]:
+    """A future of the running loop, and what sets it from any thread; the caller, or its whole loop, may be gone."""
     loop = asyncio.get_running_loop()
-    return loop.create_future(), loop
+    future = loop.create_future()
 
+    def set_result(value: object) -> None:
+        if not future.done():
+            future.set_result(value)
 
-def _resolve(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], value: object) -> None:
-    """Set a result from a worker thread; the caller, or its whole loop, may be gone."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(lambda: future.done() or future.set_result(value))
+    def resolve(value: object) -> None:
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(set_result, value)
+
+    return future, resolve
 
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

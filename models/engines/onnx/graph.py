@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Precision = Literal["int8", "float32"]
+    from models.engines.onnx.architecture import Precision
+
 OPSET: Final = 20
 IR_VERSION: Final = 10
 FUSED: Final = "com.microsoft"  # ONNX Runtime's own operators
 _ALIGNMENT: Final = 4096  # external tensors are memory-mapped: page bounds
 _SMALLEST: Final = np.float32(1e-30)  # scale of an all-zero row
+_MIDDLE: Final = 128
+_LOW: Final = 16  # zero point where values have a floor: 239 steps above it, 16 down to it
 
 
 def quantise_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -67,7 +70,7 @@ class GraphWriter:
         self.precision = precision
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, TensorProto] = {}
-        self._quantised: dict[str, tuple[str, str]] = {}
+        self._quantised: dict[str, tuple[str, str, str]] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._count = 0
@@ -139,44 +142,65 @@ class GraphWriter:
         return self.node("If", condition, then_branch=graphs[0], else_branch=graphs[1])
 
     def linear(
-        self, x: str, name: str, make: Callable[[], NDArray[np.float32]], bias: NDArray[np.float32] | None = None
+        self,
+        x: str,
+        name: str,
+        make: Callable[[], NDArray[np.float32]],
+        bias: NDArray[np.float32] | None = None,
+        *,
+        floor: float | None = None,
     ) -> str:
-        """`x @ w + b` for a weight float32 [K, N], in this graph's precision. x is [..., K], its rows quantised once."""
+        """`x @ w + b` for rows x [T, K] and a weight float32 [K, N], in this graph's precision.
+
+        Args:
+            x: its rows are quantised once, however many layers read it.
+            name: of the weight.
+            make: reads the weight.
+            bias: float32 [N].
+            floor: no value of x is below this number <= 0, whatever the input: zero point and scale make use of it.
+        """
         if self.precision == "float32":
             y = self.node("MatMul", x, self.weight(f"{name}.f32", make))
         else:
-            rows, scale = self._quantise_rows(x)
-            quantised: list[tuple[NDArray[np.int8], NDArray[np.float32]]] = []
-
-            def part(index: Literal[0, 1]) -> NDArray[Any]:
-                if not quantised:
-                    quantised.append(quantise_columns(make()))
-                return quantised[0][index]
-
-            weight = self.weight(f"{name}.i8", lambda: part(0))
-            columns = self.weight(f"{name}.scale", lambda: part(1))
-            one, zero = self.constant(1.0, np.float32), self.constant(128, np.uint8)
-            y = self.node("MatMulIntegerToFloat", rows, weight, one, columns, zero, domain=FUSED)
-            y = self.node("Mul", y, scale)
+            y = self._integer_product(x, name, make, floor)
         if bias is None:
             return y
         return self.node("Add", y, self.weight(f"{name}.bias", lambda: bias))
 
-    def _quantise_rows(self, x: str) -> tuple[str, str]:
-        """Float rows [..., K] -> (uint8 rows with zero point 128, float32 scales [..., 1])."""
+    def _integer_product(self, x: str, name: str, make: Callable[[], NDArray[np.float32]], floor: float | None) -> str:
+        quantised: list[tuple[NDArray[np.int8], NDArray[np.float32]]] = []
+
+        def part(index: Literal[0, 1]) -> NDArray[Any]:
+            if not quantised:
+                quantised.append(quantise_columns(make()))
+            return quantised[0][index]
+
+        weight = self.weight(f"{name}.i8", lambda: part(0))
+        columns = self.weight(f"{name}.scale", lambda: part(1))
         if x not in self._quantised:
-            axis = self.ints(-1)
-            high = self.node("ReduceMax", x, axis, keepdims=1)
-            low = self.node("Neg", self.node("ReduceMin", x, axis, keepdims=1))
-            peak = self.node("Max", high, low, self.constant(_SMALLEST, np.float32))
-            scale = self.node("Mul", peak, self.constant(1 / 127, np.float32))
-            # QuantizeLinear's per-axis form wants the axis first to be fast, hence the two reshapes.
-            per_row = self.node("Reshape", scale, self.ints(-1))
-            zeros = self.node("Expand", self.constant(128, np.uint8), self.node("Shape", per_row))
-            flat = self.node("Flatten", x, axis=-1)
-            rows = self.node("QuantizeLinear", flat, per_row, zeros, axis=0)
-            self._quantised[x] = (self.node("Reshape", rows, self.node("Shape", x)), scale)
-        return self._quantised[x]
+            self._quantised[x] = self._quantise_rows(x, floor)
+        rows, scale, zero = self._quantised[x]
+        one = self.constant(1.0, np.float32)
+        y = self.node("MatMulIntegerToFloat", rows, weight, one, columns, zero, domain=FUSED)
+        return self.node("Mul", y, scale)
+
+    def _quantise_rows(self, x: str, floor: float | None) -> tuple[str, str, str]:
+        """Float rows [T, K] -> (uint8 [T, K], float32 scales [T, 1], the zero point)."""
+        axis = self.ints(-1)
+        peak = self.node("ReduceMax", x, axis, keepdims=0)
+        if floor is None:
+            zero, smallest = _MIDDLE, _SMALLEST
+            peak = self.node("Max", peak, self.node("Neg", self.node("ReduceMin", x, axis, keepdims=0)))
+        else:
+            zero = _LOW if floor < 0 else 0
+            smallest = np.float32(-floor / zero) if floor < 0 else _SMALLEST
+        scale = self.node("Mul", peak, self.constant(1 / (255 - zero), np.float32))
+        scale = self.node("Max", scale, self.constant(smallest, np.float32))
+        point = self.constant(zero, np.uint8)
+        # per-axis quantisation is fast with the axis first, but wants a zero point per row
+        points = self.node("Expand", point, self.node("Shape", scale))
+        rows = self.node("QuantizeLinear", x, scale, points, axis=0)
+        return rows, self.node("Unsqueeze", scale, self.ints(1)), point
 
     def model(self, name: str) -> bytes:
         """The finished graph, serialised; weights stay in the external file."""

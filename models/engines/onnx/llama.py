@@ -1,4 +1,4 @@
-"""Llama's layers and their kin (Mistral, Qwen2, Qwen3): RMS norm, rotary positions, shared key heads, gated feed-forward."""
+"""Layers of Llama and its kin (Mistral, Qwen2, Qwen3): RMS norm, rotary positions, gated feed-forward."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
-from models.engines.onnx.decoder import heads_first, split_heads
 from models.engines.onnx.graph import FUSED, GraphWriter
 from models.engines.onnx.opt import activate
 from models.errors import CheckpointError
@@ -58,8 +57,7 @@ class Llama:
         a = self.architecture
         keys = self._rotated(g, layer, x, positions, "k")
         name = f"{self._at(layer)}.self_attn.v_proj"
-        values = self._linear(g, x, name, a.width, a.key_heads * a.head_size)
-        return keys, heads_first(g, split_heads(g, values, a.key_heads, a.head_size))
+        return keys, self._linear(g, x, name, a.width, a.key_heads * a.head_size)
 
     def queries(self, g: GraphWriter, layer: int, x: str, positions: str) -> str:
         """Scaled after rotation: with a norm between, the weights cannot carry the scale."""
@@ -68,13 +66,16 @@ class Llama:
 
     def _rotated(self, g: GraphWriter, layer: int, x: str, positions: str, part: str) -> str:
         a, at = self.architecture, f"{self._at(layer)}.self_attn"
-        heads = a.heads if part == "q" else a.key_heads
-        y = split_heads(g, self._linear(g, x, f"{at}.{part}_proj", a.width, heads * a.head_size), heads, a.head_size)
+        width = a.head_size * (a.heads if part == "q" else a.key_heads)
+        y = self._linear(g, x, f"{at}.{part}_proj", a.width, width)
         if a.query_key_norm:
-            y = self._norm(g, y, f"{at}.{part}_norm", a.head_size)
+            per_head = g.node("Reshape", y, g.ints(-1, width // a.head_size, a.head_size))
+            y = self._norm(g, per_head, f"{at}.{part}_norm", a.head_size)
         cosines = g.weight("rotary_cosines", lambda: np.cos(self._angles))
         sines = g.weight("rotary_sines", lambda: np.sin(self._angles))
-        return g.node("RotaryEmbedding", heads_first(g, y), positions, cosines, sines, domain=FUSED)
+        y = g.node("Reshape", y, g.node("Concat", g.node("Shape", positions), g.ints(width), axis=0))
+        y = g.node("RotaryEmbedding", y, positions, cosines, sines, domain=FUSED)  # [S, R, width]
+        return g.node("Reshape", y, g.ints(-1, width))
 
     def after_attention(self, g: GraphWriter, layer: int, x: str, attended: str | None) -> str:
         """Two residual sums; the feed-forward is gated."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from onnx import TensorProto
 
-from models.engines.onnx.decoder import heads_first, split_heads
 from models.engines.onnx.graph import FUSED, GraphWriter
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from models.engines.onnx.architecture import Architecture
     from models.engines.onnx.weights import Checkpoint
 
-_ROOT = "model.decoder"
+_ROOT: Final = "model.decoder"
 
 
 class Opt:
@@ -81,8 +80,7 @@ class Opt:
         if part == "q_proj":
             scale = np.float32(a.head_size**-0.5)
             bias = c.tensor(f"{name}.bias", a.width) * scale
-        y = g.linear(x, name, lambda: c.linear(f"{name}.weight", a.width, a.width) * scale, bias)
-        return heads_first(g, split_heads(g, y, a.heads, a.head_size))
+        return g.linear(x, name, lambda: c.linear(f"{name}.weight", a.width, a.width) * scale, bias)
 
     def after_attention(self, g: GraphWriter, layer: int, x: str, attended: str | None) -> str:
         """Two residual sums, each normed after (or, pre-norm, before its sub-block)."""
@@ -116,7 +114,9 @@ class Opt:
             c.tensor(f"{at}.fc1.bias", a.inner),
         )
         inner = activate(g, a.activation, inner)
-        y = g.linear(inner, f"{at}.fc2", lambda: c.linear(f"{at}.fc2.weight", a.inner, a.width), bias)
+        y = g.linear(
+            inner, f"{at}.fc2", lambda: c.linear(f"{at}.fc2.weight", a.inner, a.width), bias, floor=FLOORS[a.activation]
+        )
         return g.node("Add", x, y)
 
     @staticmethod
@@ -144,6 +144,10 @@ class Opt:
         """The whole head."""
         a = self.architecture
         return g.linear(x, "head", lambda: self._c.linear(self._head_name(), a.width, a.vocabulary))
+
+
+# What each nonlinearity never falls below.
+FLOORS: Final[dict[str, float | None]] = {"gelu": -0.1701, "gelu_tanh": -0.1701, "relu": 0.0, "silu": None}
 
 
 def activate(g: GraphWriter, activation: str, x: str) -> str:

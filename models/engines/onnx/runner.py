@@ -42,12 +42,14 @@ class Runner:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # ONNX Runtime's own fusions (SkipLayerNormalization, BiasGelu) are slower on the CPU than what they replace.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.enable_mem_pattern = False  # shapes vary from pass to pass; one plan each would only grow
         self._score = _open(folder / SCORE, options)
         self._extend = _open(folder / EXTEND, options)
         self._architecture = architecture
         self._cached = [i.name for i in self._extend.get_inputs() if i.name.startswith(("key_", "value_"))]
-        none = np.zeros((1, architecture.key_heads, 0, architecture.head_size), np.float32)
+        none = np.zeros((0, 1, architecture.key_heads, architecture.head_size), np.float32)
         self.empty = KeysValues(0, dict.fromkeys(self._cached, none))
 
     def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
@@ -64,9 +66,9 @@ class Runner:
     def decode(self, ids: Sequence[int], room: int) -> Decoding:
         """Begin to decode after `ids`, with room for that many more tokens; nothing is computed yet."""
         a = self._architecture
-        shape = (1, a.key_heads, padded(len(ids) + room), a.head_size)
-        arrays = {name: np.zeros(shape, np.float32) for name in self._cached}
-        return Decoding(ids=tuple(ids), cached=KeysValues(shape[2], arrays))
+        length = padded(len(ids) + room)
+        arrays = {name: np.zeros((length, 1, a.key_heads, a.head_size), np.float32) for name in self._cached}
+        return Decoding(ids=tuple(ids), cached=KeysValues(length, arrays))
 
     def step(self, decoding: Decoding) -> int:
         """One greedy step: the id of the likeliest next token, which the next step will read."""
@@ -74,7 +76,7 @@ class Runner:
         logits, new = self._run_extend(feed)
         end = decoding.filled + len(decoding.ids)
         for name, value in new.items():
-            decoding.cached.arrays[name][0, :, decoding.filled : end] = value[0, :, : len(decoding.ids)]
+            decoding.cached.arrays[name][decoding.filled : end] = value[: len(decoding.ids)]
         token = int(logits[0].argmax())
         decoding.filled, decoding.ids = end, (token,)
         return token

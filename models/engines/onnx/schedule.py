@@ -1,7 +1,7 @@
-"""Which tokens go into the next forward pass: earliest deadline first, under a token budget. Knows no threads, no arrays.
+"""Which tokens go into the next forward pass: earliest deadline first, under a token budget. Knows no threads.
 
 A request computes its prefix once, then its rows. One pass takes prefixes of several requests, or rows of several
-requests, or one decoding step. A large request is cut into passes, so that a more urgent one waits for one pass at most.
+requests, or one decoding step. A large request is cut into passes, so that a more urgent one waits for at most one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from models.engines.onnx.batch import padded
-from models.engines.port import ItemStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +21,12 @@ if TYPE_CHECKING:
     from models.deadline import Deadline
     from models.engines.onnx.batch import KeysValues
     from models.engines.onnx.runner import Decoding
+    from models.engines.port import ItemStatus
 
 _SMALLEST_SHARE: Final = 192  # tokens; a pass of fewer costs more in overhead than another thread saves
+
+
+PrefixKey = tuple[str, tuple[int, ...]]  # scope, token ids
 
 
 @dataclass(eq=False, slots=True)
@@ -31,6 +34,7 @@ class Request:
     """N items after one prefix.
 
     Attributes:
+        scope: prefixes are shared between requests of one scope only.
         logits: float32 [N, K], filled as passes come back.
         done: called once, when every item has its status.
         keys_values: the prefix, once computed.
@@ -42,6 +46,7 @@ class Request:
     prefix: tuple[int, ...]
     suffixes: Sequence[Sequence[int]]
     deadline: Deadline
+    scope: str
     logits: NDArray[np.float32]
     done: Callable[[], None]
     keys_values: KeysValues | None = None
@@ -53,6 +58,11 @@ class Request:
     def __post_init__(self) -> None:
         self.waiting = sorted(range(len(self.suffixes)), key=lambda i: -len(self.suffixes[i]))
         self.status = [None] * len(self.suffixes)
+
+    @property
+    def key(self) -> PrefixKey:
+        """What requests must have in common to share a prefix's keys and values."""
+        return self.scope, self.prefix
 
     @property
     def tokens(self) -> int:
@@ -90,7 +100,7 @@ class Step:
 class Prefixes:
     """A pass over different prefixes."""
 
-    prefixes: tuple[tuple[int, ...], ...]
+    keys: tuple[PrefixKey, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +126,7 @@ class Schedule:
         self._budget = budget
         self._workers = workers
         self._queue: list[tuple[Deadline, int, Work]] = []
-        self._computing: set[tuple[int, ...]] = set()
+        self._computing: set[PrefixKey] = set()
         self._count = 0
 
     @property
@@ -146,10 +156,10 @@ class Schedule:
             ended.append(self._queue.pop(0)[2])
         return ended
 
-    def computed(self, prefix: tuple[int, ...], keys_values: KeysValues | None) -> list[Request]:
+    def computed(self, key: PrefixKey, keys_values: KeysValues | None) -> list[Request]:
         """A prefix came back, or failed (None): the requests that waited for it. Failed ones leave the queue."""
-        self._computing.discard(prefix)
-        waited = [r for r in self._requests() if r.prefix == prefix and r.keys_values is None]
+        self._computing.discard(key)
+        waited = [r for r in self._requests() if r.key == key and r.keys_values is None]
         for request in waited:
             request.keys_values = keys_values
             if keys_values is None:
@@ -164,7 +174,7 @@ class Schedule:
                 return work
             if work.keys_values is not None:
                 return self._take_rows()
-            if work.prefix not in self._computing:
+            if work.key not in self._computing:
                 return self._take_prefixes()
         return None
 
@@ -173,16 +183,16 @@ class Schedule:
 
     def _take_prefixes(self) -> Prefixes:
         """Prefixes that nobody computes yet, most urgent first, while they fit."""
-        chosen: list[tuple[int, ...]] = []
+        chosen: list[PrefixKey] = []
         longest = 0
         for request in self._requests():
-            if request.keys_values is not None or request.prefix in self._computing:
+            if request.keys_values is not None or request.key in self._computing:
                 continue
             longest = max(longest, padded(len(request.prefix)))
             if chosen and longest * (len(chosen) + 1) > self._budget:
                 break
-            chosen.append(request.prefix)
-            self._computing.add(request.prefix)
+            chosen.append(request.key)
+            self._computing.add(request.key)
         return Prefixes(tuple(chosen))
 
     def _take_rows(self) -> Rows:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from models.engines.onnx.batch import KeysValues, Row
-from models.engines.onnx.schedule import Pass, Prefixes, Request, Rows, Schedule, Step, Work
+from models.engines.onnx.schedule import Pass, Prefixes, PrefixKey, Request, Rows, Schedule, Step, Work
 from models.engines.port import EngineHealth, ItemStatus
 from models.errors import EngineBusyError, EngineUnavailableError
 
@@ -48,7 +48,7 @@ class Workers:
         self._runner = runner
         self._limits = limits
         self._schedule = Schedule(budget=limits.pass_tokens, workers=threads)
-        self._recent: OrderedDict[tuple[int, ...], KeysValues] = OrderedDict()
+        self._recent: OrderedDict[PrefixKey, KeysValues] = OrderedDict()
         self._changed = threading.Condition()
         self._closed = False
         self._steps = 0
@@ -83,9 +83,9 @@ class Workers:
     def _find_prefix(self, request: Request) -> None:
         if not request.prefix:
             request.keys_values = self._runner.empty
-        elif request.prefix in self._recent:
-            self._recent.move_to_end(request.prefix)
-            request.keys_values = self._recent[request.prefix]
+        elif request.key in self._recent:
+            self._recent.move_to_end(request.key)
+            request.keys_values = self._recent[request.key]
             request.cached_tokens = len(request.prefix)
 
     def cancel(self, work: Work) -> None:
@@ -159,15 +159,14 @@ class Workers:
         if isinstance(taken, Step):
             taken.done(self._runner.step(taken.decoding))
         elif isinstance(taken, Prefixes):
-            computed = self._runner.prefixes(taken.prefixes)
+            computed = self._runner.prefixes([prefix for _, prefix in taken.keys])
             with self._changed:
-                for prefix, keys_values in zip(taken.prefixes, computed, strict=True):
-                    self._keep(prefix, keys_values)
-                    first, *others = self._schedule.computed(prefix, keys_values) or [None]
-                    for request in others:
-                        request.cached_tokens = len(prefix)
+                for key, keys_values in zip(taken.keys, computed, strict=True):
+                    self._keep(key, keys_values)
+                    for request in self._schedule.computed(key, keys_values)[1:]:  # computed for the first of them
+                        request.cached_tokens = len(request.prefix)
         else:
-            rows = [Row(request.suffixes[index], request.keys_values) for request, index in taken.items]
+            rows = [Row(r.suffixes[i], r.keys_values) for r, i in taken.items if r.keys_values is not None]
             logits = self._runner.score(rows)
             with self._changed:
                 for (request, index), row in zip(taken.items, logits, strict=True):
@@ -183,8 +182,8 @@ class Workers:
             elif isinstance(taken, Rows):
                 self._came_back(taken, ItemStatus.FAILED)
             else:
-                for prefix in taken.prefixes:
-                    self._end(self._schedule.computed(prefix, None), ItemStatus.FAILED)
+                for key in taken.keys:
+                    self._end(self._schedule.computed(key, None), ItemStatus.FAILED)
 
     def _came_back(self, taken: Rows, status: ItemStatus) -> None:
         for request, index in taken.items:
@@ -203,8 +202,8 @@ class Workers:
             if work.finished:
                 work.done()
 
-    def _keep(self, prefix: tuple[int, ...], keys_values: KeysValues) -> None:
-        self._recent[prefix] = keys_values
+    def _keep(self, key: PrefixKey, keys_values: KeysValues) -> None:
+        self._recent[key] = keys_values
         held = sum(kept.nbytes for kept in self._recent.values())
         while held > self._limits.prefix_bytes and self._recent:
             held -= self._recent.popitem(last=False)[1].nbytes
