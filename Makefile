@@ -6,6 +6,8 @@ ARGS ?=
 
 SOURCES := service retrieval models tests bench scripts
 IMAGE ?= tierwise
+TARGET ?= cpu
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 CONTAINER ?= $(firstword $(foreach tool,docker podman buildah,$(if $(shell command -v $(tool)),$(tool))))
 # What the tests start, as command:package.
 PROGRAMS := redis-server:redis-server promtool:prometheus buildah:buildah debootstrap:debootstrap
@@ -34,13 +36,15 @@ lint: .venv/.dev .venv-train/.dev ## check style, formatting and types
 	.venv/bin/ruff format --check $(SOURCES)
 	.venv-train/bin/mypy $(SOURCES)
 
-format: .venv/.dev ## rewrite the sources in the project's style
+format: .venv/.dev ## rewrite sources in the project's style, and what is generated from them
+	.venv/bin/python scripts/chart_schema.py
 	.venv/bin/ruff check --fix $(SOURCES)
 	.venv/bin/ruff format $(SOURCES)
 
 image: ## build the container image: TARGET=cpu (default), gpu or gpu-faiss
 	@test -n "$(CONTAINER)" || { echo "Building an image needs docker, podman or buildah: install one of them."; exit 1; }
-	$(CONTAINER) build --target $(or $(TARGET),cpu) --tag $(IMAGE):$(or $(TARGET),cpu) $(ARGS) .
+	$(CONTAINER) build --target $(TARGET) --tag $(IMAGE):$(VERSION)-$(TARGET) \
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) $(ARGS) .
 
 constraints: .venv/.dev ## choose newer versions of every dependency
 	scripts/constraints.sh

@@ -1,0 +1,110 @@
+"""Renders the Helm chart with Helm's own engine."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import helm_python as helm
+import yaml
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+CHART = DEPLOY / "helm" / "tierwise"
+EXAMPLES = DEPLOY / "helm" / "examples"
+
+Values = dict[str, Any]
+Object = dict[str, Any]
+
+CLAIM = {"from": "claim", "claim": {"name": "bucket", "path": "live"}}
+IMAGE = {"from": "image", "image": {"reference": "registry.example.com/judge:7", "path": "judge"}}
+PULL = {"from": "pull", "pull": {"source": ":http,url='https://models.example.com':judge", "secret": "reader"}}
+# Every switch of the chart, each on at least once.
+SWITCHES: dict[str, Values] = {
+    "defaults": {},
+    "everything from claims": {"checkpoint": CLAIM, "knowledge": CLAIM},
+    "everything from images": {"checkpoint": IMAGE, "knowledge": IMAGE},
+    "everything pulled": {"checkpoint": PULL, "knowledge": PULL},
+    "settings": {"settings": {"deadline_ms": 80, "threads": 3, "drain_seconds": 7.5, "limits": {"items": 16}}},
+    "digest": {"image": {"digest": "sha256:" + "a" * 64, "pullSecrets": ["registry"]}},
+    "scaled by cpu": {"autoscaling": {"mode": "cpu"}},
+    "scaled by queue": {"autoscaling": {"mode": "queue"}},
+    "ingress": {"ingress": {"enabled": True, "host": "a.example.com", "className": "nginx", "tlsSecret": "tls"}},
+    "route": {"httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["a.example.com"]}},
+    "canary": {
+        "httpRoute": {
+            "enabled": True,
+            "parentRefs": [{"name": "public"}],
+            "canary": {"service": "next-tierwise", "weight": 5},
+        }
+    },
+    "own account": {"serviceAccount": {"name": "search"}},
+    "open network": {"networkPolicy": {"enabled": False}},
+    "closed network": {
+        "networkPolicy": {
+            "clients": [{"podSelector": {"matchLabels": {"app": "search"}}}],
+            "monitoring": [],
+            "egress": [{"ports": [{"port": 443, "protocol": "TCP"}]}],
+        }
+    },
+    "watched": {
+        "metrics": {
+            "serviceMonitor": {"enabled": True, "labels": {"release": "kube-prometheus"}},
+            "rules": {"enabled": True, "labels": {"release": "kube-prometheus"}},
+        }
+    },
+    "placed": {
+        "nodeSelector": {"kubernetes.io/arch": "amd64"},
+        "tolerations": [{"key": "search", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "serving",
+        "podAnnotations": {"a.example.com/b": "c"},
+        "topologySpread": [],
+    },
+}
+SWITCHES |= {f"example {path.stem}": yaml.safe_load(path.read_text()) for path in sorted(EXAMPLES.glob("*.yaml"))}
+
+
+def merged(base: Values, change: Values) -> Values:
+    """Return `base` with `change` laid over it, as Helm does with value files."""
+    result = copy.deepcopy(base)
+    for key, value in change.items():
+        nested = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if nested else copy.deepcopy(value)
+    return result
+
+
+def render_text(values: Values) -> dict[str, str]:
+    """Check values against the chart's schema and render them: template path -> text."""
+    chart, defaults = _load()
+    chart.validate_schema(merged(defaults, values))
+    rendered: dict[str, str] = chart.render(values, name="demo", namespace="search")
+    return rendered
+
+
+@cache
+def _load() -> tuple[helm.Chart, Values]:
+    return helm.Chart.load(CHART), yaml.safe_load((CHART / "values.yaml").read_text())
+
+
+def render(values: Values) -> list[Object]:
+    """Render the chart's objects."""
+    texts = (text for path, text in render_text(values).items() if not path.endswith("NOTES.txt"))
+    return [found for text in texts for found in yaml.safe_load_all(text) if found]
+
+
+def of_kind(objects: list[Object], kind: str) -> list[Object]:
+    """Return the objects of one kind."""
+    return [found for found in objects if found["kind"] == kind]
+
+
+def pods(objects: list[Object]) -> list[Object]:
+    """Return the specification of every pod, bare or in a template."""
+    bare = [found["spec"] for found in of_kind(objects, "Pod")]
+    return bare + [found["spec"]["template"]["spec"] for found in of_kind(objects, "Deployment")]
+
+
+def containers(objects: list[Object]) -> list[Object]:
+    """Return every container of every pod, those that initialise included."""
+    return [c for pod in pods(objects) for c in (*pod.get("initContainers", ()), *pod["containers"])]
