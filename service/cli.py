@@ -21,6 +21,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "train": ("service.commands.train:app", "Make a relevance model from a catalogue."),
     "eval": ("service.commands.eval:evaluate", "Measure a checkpoint on human judgements."),
     "calibrate": ("service.commands.calibrate:calibrate", "Choose beta and temperature of a checkpoint."),
+    "compare": ("service.commands.compare:compare", "Set one checkpoint beside another on the same judgements."),
     "export": ("service.commands.export:export", "Build an engine's graphs ahead of the first start."),
 }
 

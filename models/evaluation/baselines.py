@@ -106,9 +106,9 @@ class SentenceEncoder:
         self,
         pairs: Sequence[LabelledPair],
         text: Callable[[Item], str] = short_text,
-        progress: Callable[[int], object] | None = None,
+        progress: Callable[[int, int], object] | None = None,
     ) -> NDArray[np.float64]:
-        """Cosine of query and item text for each pair, [n]; `progress` gets the number of texts encoded so far."""
+        """Cosine of query and item text for each pair, [n]; `progress` gets the texts encoded so far and in all."""
         items = [text(p.item) for p in pairs]
         queries = [p.query for p in pairs]
         unique = sorted(dict.fromkeys(queries + items), key=len)  # alike lengths share a batch
@@ -117,7 +117,7 @@ class SentenceEncoder:
             batch = unique[start : start + 64]
             vectors.update(zip(batch, self._model.encode(batch, normalize_embeddings=True), strict=True))
             if progress is not None:
-                progress(start + len(batch))
+                progress(start + len(batch), len(unique))
         left, right = (np.stack([vectors[t] for t in texts]) for texts in (queries, items))
         result: NDArray[np.float64] = np.einsum("nd,nd->n", left, right).astype(np.float64)
         return result

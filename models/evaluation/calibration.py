@@ -15,10 +15,12 @@ from models import tiers
 from models.errors import ModelError
 from models.evaluation import metrics
 from models.evaluation.bootstrap import Bootstrap
-from models.evaluation.evaluate import good_columns
+from models.evaluation.evaluate import Judged, good_columns
 from models.evaluation.evaluate import sweep as sweep_betas
-from models.evaluation.pairs import Sample
+from models.evaluation.pairs import LabelledPair, Sample
 from models.evaluation.reports import Choice, Separation
+from models.evaluation.scoring import score_pairs
+from models.prompt import Item
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.evaluation.reports import SweepPoint
+    from models.evaluation.scoring import Judge
     from models.manifest import Manifest
 
 FEWEST: Final = 20  # pairs of a tier; with fewer, its F1 is one lucky pair
@@ -161,3 +164,31 @@ def cross_fitted(
 def macro_f1_at(sample: Sample, probabilities: NDArray[np.float32], beta: float) -> float:
     """Macro-F1 of cumulative tiering at one beta."""
     return metrics.macro_f1(metrics.confusion(sample.truth, tiers.cumulative_tiers(probabilities, beta), sample.tiers))
+
+
+async def check_canaries(judge: Judge) -> None:
+    """Score the manifest's canaries: a service whose canary misses its tier is never ready.
+
+    Raises:
+        CalibrationError: naming the canaries that the judge's beta and temperature would break.
+        EngineError: the engine did not answer.
+    """
+    column = {tier.name: n for n, tier in enumerate(judge.manifest.tiers)}
+    pairs = [
+        LabelledPair(c.query, "canary", Item(**c.item.model_dump()), column[c.tier], c.query, c.chunk)
+        for c in judge.manifest.canaries
+    ]
+    if not pairs:
+        return
+    found = Judged.of(judge.manifest, (await score_pairs(judge, pairs)).logprobs).verdicts.tiers
+    names = [tier.name for tier in judge.manifest.tiers]
+    wrong = [
+        f"{p.query!r} x {p.item.title!r}: expected {names[p.tier]}, now {names[t]}"
+        for p, t in zip(pairs, found, strict=True)
+        if p.tier != t
+    ]
+    if wrong:
+        raise CalibrationError(
+            f"not written: beta {judge.manifest.beta:g} and temperature {judge.manifest.temperature:g} would move "
+            f"canaries of tierwise.json, so no service would become ready: {'; '.join(wrong)}"
+        )
