@@ -11,7 +11,7 @@ RUN python3 -m venv /tools \
     && /tools/bin/pip install --no-cache-dir --disable-pip-version-check --constraint constraints.txt hatchling uv
 # Bytecode is checked by nothing at run time, where it cannot be rewritten, and is the same in every build.
 ENV PATH=/tools/bin:$PATH VIRTUAL_ENV=/opt/tierwise \
-    UV_COMPILE_BYTECODE=1 PYC_INVALIDATION_MODE=unchecked-hash UV_LINK_MODE=copy UV_NO_CACHE=1
+    UV_COMPILE_BYTECODE=1 PYC_INVALIDATION_MODE=UNCHECKED_HASH UV_LINK_MODE=copy UV_NO_CACHE=1 UV_SYSTEM_CERTS=1
 RUN uv venv --python python3 /opt/tierwise
 
 FROM tools AS wheel
