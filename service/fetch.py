@@ -115,7 +115,7 @@ class Fetcher:
 
     async def _search(self, knowledge: Knowledge, query: str, seconds: float) -> Hit | None:
         search = asyncio.get_running_loop().run_in_executor(self._threads, knowledge.search, query)
-        return await asyncio.wait_for(search, seconds)
+        return await asyncio.wait_for(search, seconds if seconds < float("inf") else None)
 
     def _current(self) -> Knowledge | None:
         return self._source.current if self._source else None

@@ -127,6 +127,13 @@ class ExplainBody(_Body):
         return ScoreRequest(self.query, (self.item.candidate(),), _context(self.context))
 
 
+class PairBody(_Body):
+    """One line of a file for offline scoring."""
+
+    query: Text
+    item: ItemBody
+
+
 class TextDocument(_Body):
     """A document as an object."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as PydanticSettingsError
 
@@ -54,6 +54,21 @@ class Limits(BaseModel):
     body_bytes: int = Field(default=4 * 2**20, gt=0, description="bytes of a request body")
 
 
+class VllmSettings(BaseModel):
+    """Choices for the vLLM engines."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    urls: tuple[str, ...] = Field(default=(), description="servers of the engine vllm-server, as a JSON list")
+    model: str | None = Field(
+        default=None, description="name of the judge on the servers; their only one if unset"
+    )
+    api_key: SecretStr | None = Field(default=None, description="bearer token for the servers")
+    hedge_ms: float | None = Field(default=None, gt=0, description="ask a second server after so long; never if unset")
+    dtype: str | None = Field(default=None, description="arithmetic of the engine vllm; the checkpoint's if unset")
+    compiled: bool = Field(default=True, description="engine vllm: faster steps for a slower start")
+
+
 class Settings(BaseSettings):
     """Everything an operator can choose. Nested names join with two underscores: `TIERWISE_LIMITS__ITEMS=64`."""
 
@@ -84,6 +99,7 @@ class Settings(BaseSettings):
     admin_port: Port = Field(default=9090, description="port of the admin door, /metrics among others")
 
     limits: Limits = Limits()
+    vllm: VllmSettings = VllmSettings()
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
     keep_alive_seconds: float = Field(default=75.0, ge=0, description="an idle connection is closed after so long")
@@ -150,6 +166,7 @@ def load_settings(**overrides: object) -> Settings:
 def _unknown_variables(environment: Mapping[str, str]) -> list[str]:
     known = {f"{PREFIX}CONFIG"}
     known |= {PREFIX + name.upper() for name in Settings.model_fields}
-    known |= {f"{PREFIX}LIMITS__{name.upper()}" for name in Limits.model_fields}
+    for group, model in (("LIMITS", Limits), ("VLLM", VllmSettings)):
+        known |= {f"{PREFIX}{group}__{name.upper()}" for name in model.model_fields}
     names = (name for name in environment if name.startswith(PREFIX))
     return sorted(name for name in names if name not in known and not _KUBERNETES.fullmatch(name))

@@ -16,7 +16,8 @@ from starlette.responses import Response
 
 from service.gate import deadline_of, header_budgets
 from service.http.arrival import arrival_of
-from service.http.body import parse_body, read_body
+from service.http.body import read_body
+from service.parse import parse_body
 from service.request import Call
 
 if TYPE_CHECKING:

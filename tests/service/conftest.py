@@ -14,6 +14,7 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from models.engines.port import EngineHealth, ItemStatus, Scores
+from models.errors import EngineUnavailableError
 from models.manifest import (
     Canary,
     CanaryItem,
@@ -127,6 +128,7 @@ class OverlapEngine:
         failed: positions that come back failed.
         raises: raised instead of an answer.
         hang: never answers while set.
+        dies_after: answers this many calls, then is unavailable.
         rationale: ids that `explain` yields.
         armed: whether the faults are on; the door opens with them off, so that the self-test passes.
     """
@@ -135,6 +137,7 @@ class OverlapEngine:
     failed: frozenset[int] = frozenset()
     raises: Exception | None = None
     hang: bool = False
+    dies_after: float = float("inf")
     rationale: tuple[int, ...] = ()
     armed: bool = True
     alive: bool = True
@@ -149,6 +152,8 @@ class OverlapEngine:
     ) -> Scores:
         """One row per suffix; faults as configured."""
         del scope
+        if len(self.calls) >= self.dies_after:
+            raise EngineUnavailableError("died")
         self.calls.append((tuple(prefix), [tuple(s) for s in suffixes]))
         if self.armed and self.raises is not None:
             raise self.raises

@@ -35,7 +35,7 @@ TOO_LATE = 504  # what a generated deadline of a fraction of a millisecond right
 @pytest.fixture(scope="module")
 def app(checkpoint: Path) -> FastAPI:
     """The door around a tested fake engine; each generated request runs in a loop of its own."""
-    configured = Settings(checkpoint=checkpoint, limits={"items": 4, "query_characters": 40})  # type: ignore[arg-type] # validated
+    configured = Settings(checkpoint=checkpoint, limits={"items": 4, "query_characters": 40})
     engine = OverlapEngine(rationale=(40,))
     gateway = assemble(configured, judge_on(checkpoint, engine), Fetcher(None, 1.0), embedded=True)
     asyncio.run(gateway.health._pass_self_test())
