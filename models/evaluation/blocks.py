@@ -86,25 +86,23 @@ def plot(title: str, note: str, chart: Markup) -> Markup:
     return element("figure", element("figcaption", title, element("small", note, class_="dim")), chart)
 
 
-def figures_table(systems: Sequence[System]) -> Markup:
-    """Figures of all systems side by side, intervals below."""
-    names = dict.fromkeys(name for s in systems for name in s.figures)
-    head = element("tr", element("th", "figure"), *(element("th", s.name, class_="number") for s in systems))
-    rows = [
-        element(
-            "tr",
-            element("td", figure_label(name), class_="name"),
-            *(
-                element("td", number(e.value), element("small", interval(e), class_="dim"), class_="number")
-                if (e := s.figures.get(name))
-                else element("td", "-", class_="number dim")
-                for s in systems
-            ),
-        )
-        for name in names
-    ]
-    notes = [element("p", f"{s.name}: {s.note}", class_="dim") for s in systems if s.note]
-    return Markup.of([element("div", element("table", head, *rows), class_="wide"), *notes])
+def figures_table(systems: Sequence[System], *, shared: bool) -> Markup:
+    """Figures side by side, intervals below: those that every system has, or those that only judges have."""
+    known = [s for s in systems if s.figures]
+    common = set.intersection(*(set(s.figures) for s in known))
+    names = [n for n in dict.fromkeys(n for s in known for n in s.figures) if (n in common) == shared]
+    shown = [s for s in known if any(n in s.figures for n in names)]
+    head = element("tr", element("th", "figure"), *(element("th", s.name, class_="number") for s in shown))
+    rows = (
+        element("tr", element("td", figure_label(n), class_="name"), *(_cell(s.figures[n]) for s in shown))
+        for n in names
+    )
+    notes = (element("p", f"{s.name}: {s.note}", class_="dim") for s in systems if s.note and shared)
+    return Markup.of([element("div", element("table", head, *rows), class_="wide"), *notes]) if names else Markup()
+
+
+def _cell(estimate: Estimate) -> Markup:
+    return element("td", number(estimate.value), element("small", interval(estimate), class_="dim"), class_="number")
 
 
 def difference_plots(differences: Iterable[Difference]) -> Markup:
@@ -197,7 +195,7 @@ def attack_table(rows: Iterable[AttackFigures]) -> Markup:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
-    """A plain table; cells are escaped unless they are Markup."""
+    """A plain table; cells are escaped unless they are Markup, and the second column may be long."""
     first = element("tr", *(element("th", h) for h in head))
     rest = [
         element("tr", *(element("td", cell, class_="words" if i == 1 else None) for i, cell in enumerate(row)))

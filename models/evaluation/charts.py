@@ -159,11 +159,12 @@ def heatmap(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Markup:
                 class_="hit" if row == column else "miss",
                 fill_opacity=f"{0.06 + 0.8 * share:.3f}",
             )
+            ink = " inverse" if share > 0.6 else ""  # noqa: PLR2004 - from here on the shade is dark
             at = {"x": x + cell / 2, "text_anchor": "middle"}
             parts += [
                 shade,
-                element("text", count, y=y + 23, class_="strong", **at),
-                element("text", f"{share:.0%}", y=y + 39, **at),
+                element("text", count, y=y + 23, class_=f"strong{ink}", **at),
+                element("text", f"{share:.0%}", y=y + 39, class_=f"share{ink}", **at),
             ]
     return _svg("confusion matrix", *parts, width=left + k * cell + 8, height=top + k * 50 + 8)
 
@@ -226,9 +227,9 @@ def forest_chart(rows: Sequence[tuple[str, Estimate]]) -> Markup:
     if not drawn:
         return Markup()
     reach = max(max(abs(lo), abs(hi)) for *_, lo, hi in drawn) * 1.08 or 0.1
-    left, line = 250, 24
+    left, line = 165, 24
     height = line * len(drawn) + 40
-    middle, half = left + 175, 165
+    middle, half = left + 135, 125
 
     def at(value: float) -> float:
         return round(middle + half * value / reach, 1)
@@ -245,4 +246,4 @@ def forest_chart(rows: Sequence[tuple[str, Estimate]]) -> Markup:
         parts.append(element("text", name, x=left - 12, y=y + 4, text_anchor="end"))
         parts.append(element("line", x1=at(low), x2=at(high), y1=y, y2=y, class_=clear))
         parts.append(element("circle", told, cx=at(value), cy=y, r=4.5, class_=f"{clear} point"))
-    return _svg("paired differences", *parts, width=left + 355, height=height)
+    return _svg("paired differences", *parts, width=left + 275, height=height)

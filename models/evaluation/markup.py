@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+_VOID: Final = frozenset({"br"})  # elements without an end tag
 
 
 class Markup(str):
@@ -27,7 +29,7 @@ def element(name: str, *children: object, **attributes: object) -> Markup:
         for key, value in attributes.items()
         if value is not None
     )
-    return Markup(f"<{name}{given}>{Markup.of(children)}</{name}>")
+    return Markup(f"<{name}{given}>" if name in _VOID else f"<{name}{given}>{Markup.of(children)}</{name}>")
 
 
 def _text(value: object) -> str:

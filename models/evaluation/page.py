@@ -44,7 +44,7 @@ def _evaluation(report: Evaluation) -> list[Markup]:
         section(
             "Figures",
             "Below each figure its 95 % interval by bootstrap over query clusters.",
-            blocks.figures_table(report.systems),
+            blocks.figures_table(report.systems, shared=True),
         ),
         blocks.difference_plots(report.differences),
         section(
@@ -93,7 +93,7 @@ def _comparison(report: Comparison) -> list[Markup]:
                 "bands flipped": (counts["band"], f"of {report.data.pairs:,} pairs"),
             }
         ),
-        section("Figures", "", blocks.figures_table(report.systems)),
+        section("Figures", "", blocks.figures_table(report.systems, shared=True)),
         blocks.difference_plots([report.difference]),
         section(
             "Tiers",

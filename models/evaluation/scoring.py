@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from models import rationale
 from models.deadline import Deadline
 from models.engines.port import ItemStatus
 from models.errors import EngineError
@@ -115,7 +116,10 @@ def _calls(pairs: Sequence[LabelledPair]) -> list[list[int]]:
 
 
 async def rationale_of(judge: Judge, pair: LabelledPair, tier: int) -> str:
-    """The rationale that follows a tier's label, markers as their text; empty when the engine cannot decode."""
+    """What the judge says after a tier's label: one line for each field, or the raw text when it breaks the schema.
+
+    Empty when the engine cannot decode.
+    """
     prompt = judge.writer.write(pair.query, pair.chunk, [pair.item])
     tokens = judge.engine.explain(
         prompt.prefix.ids,
@@ -125,7 +129,11 @@ async def rationale_of(judge: Judge, pair: LabelledPair, tier: int) -> str:
         max_tokens=judge.manifest.rationale.max_tokens,
     )
     try:
-        ids = [token async for token in tokens]
+        text = judge.tokenizer.decode([token async for token in tokens])
     except EngineError:
         return ""
-    return judge.tokenizer.decode(ids)
+    parsed = rationale.parse(text, judge.manifest.rationale)
+    if parsed is None:
+        return f"(not in the schema) {text}"
+    attributes = ", ".join(f"{name} {verdict}" for name, verdict in parsed.attributes) or "none"
+    return f"category: {parsed.category}\nattributes: {attributes}\ncontext: {parsed.context}\nreason: {parsed.reason}"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from models.evaluation.blocks import figure_label, interval, number, signed
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from models.evaluation.bootstrap import Estimate
     from models.evaluation.reports import AttackFigures, Data, Difference, Flip, Report, Subject, System
 
 FLIPS = 10
@@ -42,8 +44,8 @@ def _evaluation(report: Evaluation) -> list[RenderableType]:
     return [
         _subject(report.subject),
         _data(report.data),
-        _figures(report.systems),
-        *(_difference(d) for d in report.differences),
+        *_figures(report.systems),
+        *_differences(report.differences),
         Text(cost, style="dim"),
     ]
 
@@ -60,19 +62,19 @@ def _comparison(report: Comparison) -> list[RenderableType]:
         _subject(report.a),
         _subject(report.b),
         _data(report.data),
-        _figures(report.systems),
-        _difference(report.difference),
+        *_figures(report.systems),
+        *_differences([report.difference]),
         Text(told),
         _flips(report.flips[:FLIPS]),
     ]
 
 
 def _calibration(report: Calibration) -> list[RenderableType]:
-    table = Table("", "beta", "temperature", "macro-F1", "accuracy", "log-loss", "calibration error")
+    table = Table("", "beta", "temperature", "macro-F1", "accuracy", "log-loss", "calibration error", box=SIMPLE_HEAD)
     for name, c in (("current", report.current), ("chosen", report.chosen)):
         figures = map(number, (c.macro_f1, c.accuracy, c.log_loss, c.calibration_error))
         table.add_row(name, f"{c.beta:.2f}", f"{c.temperature:g}", *figures)
-    neighbours = Table("neighbouring tiers", "pairs", "AUC")
+    neighbours = Table("neighbouring tiers", "pairs", "AUC", box=SIMPLE_HEAD)
     for s in report.separation:
         auc = f"{number(s.auc.value)} {interval(s.auc)}"
         neighbours.add_row(Text(f"{s.better} over {s.worse}"), f"{s.pairs[0]} / {s.pairs[1]}", Text(auc))
@@ -117,27 +119,40 @@ def _data(data: Data) -> Text:
     return Text(f"{told}; tiers best first {counts}; {data.with_chunk:,} with a chunk", style="dim")
 
 
-def _figures(systems: Sequence[System]) -> RenderableType:
+def _figures(systems: Sequence[System]) -> list[RenderableType]:
+    """Figures that all have side by side; below, what only judges have."""
     known = [s for s in systems if s.figures]
-    table = Table("figure [95 % interval]")
-    for s in known:
-        table.add_column(Text(s.name), justify="right")
-    for name in dict.fromkeys(n for s in known for n in s.figures):
-        cells = (f"{number(e.value)} {interval(e)}" if (e := s.figures.get(name)) else "-" for s in known)
-        table.add_row(Text(figure_label(name)), *(Text(cell) for cell in cells))
-    return Group(table, *(Text(f"{s.name}: {s.note}", style="yellow") for s in systems if s.note))
+    common = set.intersection(*(set(s.figures) for s in known))
+    parts: list[RenderableType] = []
+    for shared in (True, False):
+        names = [n for n in dict.fromkeys(n for s in known for n in s.figures) if (n in common) == shared]
+        shown = [s for s in known if any(n in s.figures for n in names)]
+        if names:
+            table = Table("ranking" if shared else "tiers", *(Column(escape(s.name)) for s in shown), box=SIMPLE_HEAD)
+            for name in names:
+                table.add_row(Text(figure_label(name)), *(_estimate(s.figures[name]) for s in shown))
+            parts.append(table)
+    return [*parts, *(Text(f"{s.name}: {s.note}", style="yellow") for s in systems if s.note)]
 
 
-def _difference(found: Difference) -> RenderableType:
-    table = Table(escape(f"{found.first} minus {found.second}, paired"), "difference", "95 % interval", "")
-    for name, e in found.figures.items():
-        clear = "clear of chance" if e.excludes_zero else ""
-        table.add_row(Text(figure_label(name)), signed(e.value), Text(interval(e)), clear)
-    return table
+def _differences(found: Sequence[Difference]) -> list[RenderableType]:
+    """Paired differences of one system to the others; bold where the interval excludes zero."""
+    if not found:
+        return []
+    heads = (Column(escape(f"minus {d.second}")) for d in found)
+    table = Table(Column(escape(f"{found[0].first}, paired")), *heads, box=SIMPLE_HEAD)
+    for name in found[0].figures:
+        table.add_row(Text(figure_label(name)), *(_estimate(d.figures[name], sign=True) for d in found))
+    return [table, Text("Brackets: 95 % interval over query clusters. Bold: it excludes zero.", style="dim")]
+
+
+def _estimate(e: Estimate, *, sign: bool = False) -> Text:
+    style = "bold" if sign and e.excludes_zero else ""
+    return Text.assemble((signed(e.value) if sign else number(e.value), style), "\n", (interval(e), "dim"))
 
 
 def _flips(flips: Sequence[Flip]) -> RenderableType:
-    table = Table("worst flips: query", "item", "true", "A", "B", "harm")
+    table = Table("worst flips: query", "item", "true", "A", "B", "harm", box=SIMPLE_HEAD)
     for f in flips:
         cells = (f.a.query, f.a.title[:60], f.a.truth, f.a.predicted, f.b.predicted, f"{f.harm:+d}")
         table.add_row(*(Text(cell) for cell in cells))
@@ -145,7 +160,7 @@ def _flips(flips: Sequence[Flip]) -> RenderableType:
 
 
 def _attack_table(heading: str, rows: Sequence[AttackFigures]) -> RenderableType:
-    table = Table(heading, "attacks", "trials", "lifted", "share")
+    table = Table(heading, "attacks", "trials", "lifted", "share", box=SIMPLE_HEAD)
     for r in rows:
         table.add_row(Text(r.kind), f"{r.attacks:,}", f"{r.trials:,}", f"{r.lifted:,}", f"{r.share:.2%}")
     return table
