@@ -2,8 +2,9 @@
 
 Rounds of generated queries (queries.py) with candidates, rule verdicts and soft targets (pairs.py, teacher.py) train a
 causal decoder that starts from all-MiniLM-L6-v2 (minilm.py). The loss is label-first: soft cross-entropy over the label
-tokens at the answer position, plus next-token loss over label and rationale on a share of the pairs (2508.12365, section on
-SFT with post-CoT). The learning rate warms up, stays, and decays over the last quarter, so that a run can be prolonged.
+tokens at the answer position, plus next-token loss over label and rationale on a share of the pairs (2508.12365,
+section on SFT with post-CoT). The learning rate warms up, stays, and decays over the last quarter, so that a run can be
+prolonged.
 
 A killed run resumes from its last checkpoint: everything drawn at random depends on the seed and the step alone.
 """
@@ -27,8 +28,10 @@ from models.prompt import PromptWriter
 from models.tokenizer import FieldTokenizer
 from models.train import minilm
 from models.train.examples import ExampleWriter, rule_tiers
+from models.train.network import Shape
 from models.train.pairs import ITEMS, PairMaker
 from models.train.queries import QueryMaker
+from models.train.release import labelled_rows
 from models.train.teacher import OrdinalMap, SentenceEncoder
 
 if TYPE_CHECKING:
@@ -58,6 +61,7 @@ class BootstrapConfig:
         validation_groups: generated validation queries.
         checkpoint_steps: steps between saved states.
         seed: of everything.
+        name: of the checkpoint.
     """
 
     pairs: int = 500_000
@@ -72,6 +76,7 @@ class BootstrapConfig:
     validation_groups: int = 256
     checkpoint_steps: int = 250
     seed: int = 1
+    name: str = "tierwise-mini"
 
     @property
     def steps(self) -> int:
@@ -84,7 +89,7 @@ class BootstrapConfig:
         return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps, max(0.0, left))
 
 
-def initial_manifest(name: str = "tierwise-mini") -> Manifest:
+def initial_manifest(name: str) -> Manifest:
     """The manifest of the shipped judge before it is trained. Markers and labels are reserved vocabulary entries.
 
     The suffix repeats the query after the item: under a causal mask only the second copy can look at the item, and the
@@ -111,7 +116,12 @@ def initial_manifest(name: str = "tierwise-mini") -> Manifest:
             "description": 72,
         },
     )
-    names = (("4-Excellent", "4", "Good"), ("3-Related", "3", "Good"), ("2-Mismatch", "2", "Mid"), ("1-Irrelevant", "1", "Bad"))
+    names = (
+        ("4-Excellent", "4", "Good"),
+        ("3-Related", "3", "Good"),
+        ("2-Mismatch", "2", "Mid"),
+        ("1-Irrelevant", "1", "Bad"),
+    )
     return Manifest(
         name=name,
         tiers=tuple(
@@ -120,7 +130,7 @@ def initial_manifest(name: str = "tierwise-mini") -> Manifest:
         ),
         prompt=template,
         prompt_hash=template.hash,
-        max_tokens=minilm.Shape().positions - 1,
+        max_tokens=Shape().positions - 1,
         beta=0.5,
         rationale=RationaleMarkers(
             category="[unused9]",
@@ -133,7 +143,9 @@ def initial_manifest(name: str = "tierwise-mini") -> Manifest:
     )
 
 
-def losses(decoder: Decoder, examples: Examples, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def losses(
+    decoder: Decoder, examples: Examples, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(soft label loss, text loss, label logits [N, K]) of one batch."""
     states = decoder(examples.batch)
     with torch.autocast(states.device.type, enabled=False):
@@ -167,14 +179,21 @@ class Bootstrap:
         self.decoder = minilm.initial_decoder(encoder_folder, seed=config.seed).to(self._device)
         folder.mkdir(parents=True, exist_ok=True)
         minilm.write_weights(self.decoder, encoder_folder, folder / "checkpoint")
-        self.manifest = initial_manifest()
+        self.manifest = initial_manifest(config.name)
         tokenizer = FieldTokenizer(folder / "checkpoint")
         prompts = PromptWriter(self.manifest, tokenizer)
         self._labels = torch.tensor(self.manifest.label_token_ids, device=self._device)
         held = {n for n in range(len(products)) if _draw(products[n].id) < config.held_out}
         encoder = SentenceEncoder(encoder_folder)
-        self._train = _Side(products, cards, [n for n in range(len(products)) if n not in held], encoder, progress, folder)
-        self._valid = _Side(products, cards, sorted(held), encoder, progress, folder)
+        self._train = _Side(
+            products,
+            cards,
+            [n for n in range(len(products)) if n not in held],
+            encoder=encoder,
+            progress=progress,
+            folder=folder,
+        )
+        self._valid = _Side(products, cards, sorted(held), encoder=encoder, progress=progress, folder=folder)
         self._train_writer = ExampleWriter(self.manifest, tokenizer, prompts, self._train.products, self._train.cards)
         self._valid_writer = ExampleWriter(self.manifest, tokenizer, prompts, self._valid.products, self._valid.cards)
         decayed = [p for n, p in self.decoder.named_parameters() if p.dim() > 1 and "tokens" not in n]
@@ -220,6 +239,11 @@ class Bootstrap:
                 self._save()
         minilm.write_weights(self.decoder, minilm.encoder_folder(), self.folder / "checkpoint")
         return figures
+
+    def held_out(self, count: int) -> list[dict[str, Any]]:
+        """Rule-labelled pairs of held-out products and fresh queries, as rows for `tierwise calibrate --pairs`."""
+        groups = self._valid.pairs.make(self._valid.queries.make(count, 8), 8)
+        return labelled_rows(groups, self._valid.products, self._valid.cards, self.manifest, self.config.seed)
 
     def _round(self, number: int) -> list[Group]:
         seed = self.config.seed * 1000 + number
@@ -294,7 +318,9 @@ class Bootstrap:
             if state["config"].get(name) != value and name not in ("pairs", "decay_share", "checkpoint_steps")
         }
         if changed:
-            raise TrainingError(f"{self.folder} holds a run with other settings for {sorted(changed)}: use a new folder")
+            raise TrainingError(
+                f"{self.folder} holds a run with other settings for {sorted(changed)}: use a new folder"
+            )
         self.decoder.load_state_dict(state["decoder"])
         self._optimiser.load_state_dict(state["optimiser"])
         self.step = state["step"]
@@ -310,6 +336,7 @@ class _Side:
         products: Sequence[Product],
         cards: Sequence[Card],
         rows: Sequence[int],
+        *,
         encoder: SentenceEncoder,
         progress: Callable[[str, int, int], None],
         folder: Path,

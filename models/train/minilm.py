@@ -1,7 +1,7 @@
 """all-MiniLM-L6-v2 -> the initial decoder; the trained decoder -> a Hugging Face OPT checkpoint.
 
-OPT with `do_layer_norm_before=False` is the causal sibling of BERT's layer, and one that vLLM serves. Three things carry
-over exactly:
+OPT with `do_layer_norm_before=False` is the causal sibling of BERT's layer, and one that vLLM serves. Three things
+carry over exactly:
 - BERT's embedding norm: a first OPT layer whose attention and feed-forward add zero, with norms (1, 0) and (BERT's).
 - Token types: row 0 is added to the position table, since every token here has type 0.
 - Positions: OPT reads row j + 2 for position j, so two unused rows go in front.

@@ -1,9 +1,9 @@
 """The shipped judge as a PyTorch module: OPT's post-layer-norm decoder, with the serving path's shared prefix.
 
-A batch is Q prefixes and N suffixes, each suffix continuing one of the prefixes. Prefix keys and values are computed once
-and attended to by all of its suffixes, exactly as the engines do, which is what makes a 128-token chunk affordable in
-training. Tokens of all sequences are packed into one [T, D] matrix for everything but attention, so padding costs nothing
-where the arithmetic is.
+A batch is Q prefixes and N suffixes, each suffix continuing one of the prefixes. Prefix keys and values are computed
+once and attended to by all of its suffixes, exactly as the engines do, which is what makes a 128-token chunk affordable
+in training. Tokens of all sequences are packed into one [T, D] matrix for everything but attention, so padding costs
+nothing where the arithmetic is.
 
 The module knows nothing about text, queries or tiers: only ids. `tests/models/train/test_network.py` compares it with
 transformers' OPTForCausalLM on unshared sequences.
@@ -12,6 +12,7 @@ transformers' OPTForCausalLM on unshared sequences.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -73,9 +74,7 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         blocks = tuple(Block(b.prefix, b.rows.to(device), b.mask.to(device)) for b in self.blocks)
-        ids, positions, kept, starts = (
-            t.to(device) for t in (self.ids, self.positions, self.kept, self.suffix_starts)
-        )
+        ids, positions, kept, starts = (t.to(device) for t in (self.ids, self.positions, self.kept, self.suffix_starts))
         return Batch(ids, positions, self.prefixes, blocks, kept, starts)
 
 
@@ -86,7 +85,7 @@ def collate(
     ids = [token for prefix in prefixes for token in prefix]
     positions = [p for prefix in prefixes for p in range(len(prefix))]
     ends = torch.tensor([0, *(len(p) for p in prefixes)]).cumsum(0).tolist()
-    spans = tuple(zip(ends[:-1], ends[1:], strict=True))
+    spans = tuple(pairwise(ends))
     order = sorted(range(len(suffixes)), key=lambda n: (owner[n], len(suffixes[n])))
     starts = [0] * len(suffixes)
     blocks = []
@@ -137,13 +136,13 @@ class Layer(nn.Module):
         lengths = [end - start for start, end in batch.prefixes]
         known: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         parts = []
-        for span, rows in zip(batch.prefixes, qkv[: sum(lengths)].split(lengths), strict=True):
+        for span, rows in zip(batch.prefixes, torch.split(qkv[: sum(lengths)], lengths), strict=True):
             q, k, v = self._heads(rows, 1)  # each [1, H, P, d]
             known[span] = k, v
             parts.append(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)[0])
         padded = qkv.index_select(0, torch.cat([block.rows for block in batch.blocks]))
         slots = []
-        for block, rows in zip(batch.blocks, padded.split([len(b.rows) for b in batch.blocks]), strict=True):
+        for block, rows in zip(batch.blocks, torch.split(padded, [len(b.rows) for b in batch.blocks]), strict=True):
             n = len(block.rows) // len(block.mask)
             q, k, v = self._heads(rows, n)  # each [n, H, L, d]
             prefix_k, prefix_v = known[block.prefix]
@@ -171,7 +170,7 @@ class Decoder(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Packed hidden states [T, D] of every token."""
-        x = self.tokens(batch.ids) + self.positions(batch.positions)
+        x: Tensor = self.tokens(batch.ids) + self.positions(batch.positions)
         # Two norms because the checkpoint's first layer, which carries BERT's embedding norm, has two.
         x = self.embedding_norm(F.layer_norm(x, x.shape[-1:], eps=self.shape.epsilon))
         for layer in self.layers:
@@ -181,4 +180,5 @@ class Decoder(nn.Module):
     def logits(self, states: Tensor, rows: Tensor | None = None) -> Tensor:
         """States [M, D] -> logits [M, V], or [M, R] for R chosen vocabulary rows."""
         table = self.tokens.weight if rows is None else self.tokens.weight[rows]
-        return states @ table.T
+        found: Tensor = states @ table.T
+        return found

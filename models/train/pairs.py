@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 ITEMS: Final = 8  # candidates of a query
 TIERS: Final = 4
-# Weight of word overlap beside the cosine. Generated queries share words with their titles by construction, so a fit would
-# overstate it; this much orders near ties (a model number) and no more.
+# Weight of word overlap beside the cosine. Generated queries share words with their titles by construction, so a fit
+# would overstate it; this much orders near ties (a model number) and no more.
 LEXICAL: Final = 0.12
 RULE_SHARE: Final = 0.65  # weight of the rules beside the encoder where they judge
 _RULE_SMOOTHING: Final = 0.06  # the rules err too: mass spread over the neighbouring tiers
@@ -150,7 +150,8 @@ class PairMaker:
         for start in range(0, len(queries), _BLOCK):
             block = vectors[start : start + _BLOCK]
             titles, texts = block @ self._titles.T, block @ self._texts.T
-            near = np.argpartition(-(titles + texts), _FAR, axis=1)[:, :_FAR]
+            far = min(_FAR, len(self.products) - 1)
+            near = np.argpartition(-(titles + texts), far, axis=1)[:, :far]
             for row, query in enumerate(queries[start : start + _BLOCK]):
                 both = titles[row] + texts[row]
                 ranked = near[row][np.argsort(-both[near[row]])]
@@ -200,7 +201,9 @@ class PairMaker:
         evidence: NDArray[np.float32] = (cosine + LEXICAL * covered).astype(np.float32)
         return evidence
 
-    def _fit(self, drafts: Sequence[tuple[tuple[int, ...], NDArray[np.float32], tuple[Judgement | None, ...]]]) -> OrdinalMap:
+    def _fit(
+        self, drafts: Sequence[tuple[tuple[int, ...], NDArray[np.float32], tuple[Judgement | None, ...]]]
+    ) -> OrdinalMap:
         known = [(f[i], j.tier) for _, f, judged in drafts for i, j in enumerate(judged) if j is not None]
         return fit_ordinal(np.array([f for f, _ in known]), np.array([t for _, t in known]), TIERS)
 

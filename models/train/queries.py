@@ -1,8 +1,8 @@
 """Queries that a catalogue's shoppers could type, generated from the catalogue itself. No human text is used.
 
-Each kind of query knows what it asks for (a category, a brand, attribute values, a model name, a device to fit), so that
-`rules` can judge any product against it. Phrases and fragments of titles ask for nothing that a rule could check; the
-sentence encoder alone judges those. They are the most numerous, because they are the most natural.
+Each kind of query knows what it asks for (a category, a brand, attribute values, a model name, a device to fit), so
+that `rules` can judge any product against it. Phrases and fragments of titles ask for nothing that a rule could check;
+the sentence encoder alone judges those. They are the most numerous, because they are the most natural.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import yaml
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from models.catalogue import Product
 
 _WORD: Final = re.compile(r"[a-z0-9][a-z0-9.+\-/]*[a-z0-9+]|[a-z0-9]")
-_STOP: Final = frozenset("a an and by for from in of on or the to with w x m f ft pc pcs s".split())
+_STOP: Final = frozenset(
+    "a an and by for from in of on or the to with w x m f ft pc pcs s".split()  # noqa: SIM905 - a list of words
+)
 PHRASE_TITLES: Final = (5, 3000)  # a phrase in fewer titles is a fragment, in more it is a word like "black"
 # Attributes that people name in queries; physical dimensions, packaging and certificates are not among them.
 _UNASKED: Final = re.compile(
-    r"width|height|depth|weight|length$|quantity|package|pallet|case|temperature|humidity|certif|country|code|date|status|"
-    r"harmonized|rohs|compliance|lithography|last change|dimensions|thermal|page yield|master|altitude|warranty"
+    r"width|height|depth|weight|length$|quantity|package|pallet|case|temperature|humidity|certif|country|code|date|"
+    r"status|harmonized|rohs|compliance|lithography|last change|dimensions|thermal|page yield|master|altitude|warranty"
 )
 KINDS: Final[dict[str, float]] = {
     "phrase": 0.30,
@@ -125,7 +128,7 @@ class QueryMaker:
         counts: Counter[str] = Counter()
         for product in self.products:
             title = words(product.title)
-            pairs = [f"{a} {b}" for a, b in zip(title, title[1:], strict=False) if a not in _STOP and b not in _STOP]
+            pairs = [f"{a} {b}" for a, b in pairwise(title) if a not in _STOP and b not in _STOP]
             counts.update(set([w for w in title if w not in _STOP and not w.isdigit()] + pairs))
         low, high = PHRASE_TITLES
         return sorted(p for p, n in counts.items() if low <= n <= high and len(p) > 2)

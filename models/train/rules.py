@@ -1,7 +1,7 @@
 """The rule engine: step verdicts and a tier for (query, product), from category and attribute agreement alone.
 
-The steps are those of the rationale: category, then each constraint, then the tier that follows from them. Definitions of
-the tiers are not public; these follow the proposal that fits 2508.12365 (papers on post-CoT and CumPT): 4 = category
+The steps are those of the rationale: category, then each constraint, then the tier that follows from them. Definitions
+of the tiers are not public; these follow the proposal that fits 2508.12365 (papers on post-CoT and CumPT): 4 = category
 matches and every constraint holds; 3 = category matches, a constraint cannot be verified; 2 = related category (an
 accessory, a sibling) or a violated constraint; 1 = another category or intent.
 """
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from models.train.queries import Query
 
 EXCELLENT, RELATED, MISMATCH, IRRELEVANT = range(4)  # columns of a probability row, best tier first
-_GENERIC: Final = frozenset({"accessory", "part", "kit", "set", "unit", "component", "device", "spare", "case", "module"})
+_GENERIC: Final = frozenset(
+    {"accessory", "part", "kit", "set", "unit", "component", "device", "spare", "case", "module"}
+)
 
 
 @dataclass(frozen=True, slots=True)

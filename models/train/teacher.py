@@ -1,9 +1,9 @@
 """Soft targets: what a sentence encoder and word overlap think of a pair, on the tiers' scale.
 
-The encoder is all-MiniLM-L6-v2, whose weights also start the judge; as a two-tower model it sees query and item apart, with
-attention in both directions. Its cosine and the share of the query's words that the item holds (weighted by idf) are
-mapped to tier probabilities by an ordinal logistic regression fitted on rule-labelled pairs, so that one number is as
-strict for "usb cable" as for a model name. Where rules judge a pair too, both opinions are mixed.
+The encoder is all-MiniLM-L6-v2, whose weights also start the judge; as a two-tower model it sees query and item apart,
+with attention in both directions. Its cosine and the share of the query's words that the item holds (weighted by idf)
+are mapped to tier probabilities by an ordinal logistic regression fitted on rule-labelled pairs, so that one number is
+as strict for "usb cable" as for a model name. Where rules judge a pair too, both opinions are mixed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name every PyTorch reader knows
 from tokenizers import Tokenizer
 from transformers import BertModel
+from transformers.utils import logging as transformers_logging
 
 from models.train.queries import words
 
@@ -40,10 +41,14 @@ class SentenceEncoder:
         self._tokenizer.enable_truncation(_WHOLE_TOKENS)
         self._tokenizer.enable_padding()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        transformers_logging.set_verbosity_error()  # its report of the unused pooler is noise in a progress display
+        transformers_logging.disable_progress_bar()
         self._model = BertModel.from_pretrained(str(folder), add_pooling_layer=False).to(self._device).eval()
 
     @torch.inference_mode()
-    def encode(self, texts: Sequence[str], *, block: int = 256) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    def encode(
+        self, texts: Sequence[str], *, block: int = 256
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield (row numbers, unit vectors float32 [rows, 384]) in order of length, so that padding stays small."""
         order = np.argsort([len(t) for t in texts], kind="stable")
         for start in range(0, len(order), block):

@@ -1,0 +1,139 @@
+"""`tierwise train`: make a judge, and what serves beside it, from a shop's own data."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from models.catalogue import Product
+from models.errors import ModelError
+from retrieval.cards import make_cards
+from retrieval.errors import KnowledgeError
+from service.commands.knowledge import read_products
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import retrieval.catalogue
+    from models.train.pairs import Card
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
+_console: Final = Console(stderr=True)
+# What in a card's keys calls for it, by the kind of card.
+_CALLING: Final = {"brand": "brand", "type": "type", "series": "series", "fits": "device", "takes": "device"}
+
+
+@app.callback()
+def train() -> None:
+    """Make a relevance model from a catalogue."""
+
+
+@app.command()
+def bootstrap(
+    catalogue: Annotated[Path, typer.Option(help="Products: .jsonl, .csv or .parquet, or a folder with `products.*`.")],
+    output: Annotated[Path, typer.Option(help="Folder of the run: log, state to resume from, checkpoint.")],
+    *,
+    attributes: Annotated[
+        Path | None, typer.Option(help="Long table with product_id, attribute, value; `attributes_long.*` if beside.")
+    ] = None,
+    columns: Annotated[str, typer.Option(help="Columns with other names: `title=product_name,brand=maker`.")] = "",
+    pairs: Annotated[
+        int, typer.Option(help="Training pairs in all. 250,000 take about an hour on two cores.")
+    ] = 250_000,
+    learning_rate: Annotated[float, typer.Option(help="Of the steady phase.")] = 2e-4,
+    seed: Annotated[int, typer.Option(help="Equal seeds and settings give equal figures on one kind of machine.")] = 1,
+    name: Annotated[str, typer.Option(help="Name of the checkpoint.")] = "tierwise-mini",
+) -> None:
+    """Give it your catalogue, get a relevance model. No human label is needed.
+
+    Queries, tiers and rationales are generated from titles, types, brands and attributes; a sentence encoder softens
+    the targets. Killed? The same command goes on where it was. A GPU is used when there is one.
+
+    `tierwise train bootstrap --catalogue products.jsonl --output run`
+
+    `tierwise calibrate --pairs run/held_out.jsonl --checkpoint run/checkpoint --write`
+
+    `tierwise serve --checkpoint run/checkpoint`
+    """
+    try:
+        products = read_products(catalogue, attributes, columns)
+        _bootstrap(products, output, pairs=pairs, learning_rate=learning_rate, seed=seed, name=name)
+    except (ModelError, KnowledgeError) as error:
+        typer.echo(f"tierwise train bootstrap: {error}", err=True)
+        raise typer.Exit(2) from error
+    except ModuleNotFoundError as error:
+        typer.echo(f"tierwise train bootstrap: {error.name} is missing: pip install 'tierwise[train]'", err=True)
+        raise typer.Exit(2) from error
+
+
+def _bootstrap(
+    read: Sequence[retrieval.catalogue.Product], output: Path, *, pairs: int, learning_rate: float, seed: int, name: str
+) -> None:
+    from models.train.bootstrap import Bootstrap, BootstrapConfig  # noqa: PLC0415 - torch is an extra
+    from models.train.queries import synonyms  # noqa: PLC0415
+    from models.train.release import HELD_OUT, release, write_rows  # noqa: PLC0415
+
+    config = BootstrapConfig(pairs=pairs, learning_rate=learning_rate, seed=seed, name=name)
+    with _console.status("Deriving knowledge cards"):
+        products = [_trained_on(product) for product in read]
+        place = {product.id: n for n, product in enumerate(products)}
+        cards = [_training_card(card, place) for card in make_cards(read, synonyms())]
+    with _bars() as progress:
+        run = Bootstrap(products, cards, output, config, progress)
+        figures = run.run()
+        rows = run.held_out(4 * config.validation_groups)
+    write_rows(rows, output / HELD_OUT)
+    record: dict[str, Any] = {"method": "bootstrap", "products": len(products), "cards": len(cards), **asdict(config)}
+    asyncio.run(release(output / "checkpoint", run.manifest, rows, {**record, "validation": figures}))
+    typer.echo(f"{output / 'checkpoint'}: {figures}")
+    typer.echo(f"Next: tierwise calibrate --pairs {output / HELD_OUT} --checkpoint {output / 'checkpoint'} --write")
+
+
+def _trained_on(product: retrieval.catalogue.Product) -> Product:
+    """Retrieval's product, its category read from the title, as the judge's."""
+    return Product(
+        id=product.id,
+        title=product.title,
+        brand=product.brand,
+        category=product.category,
+        attributes=product.attributes,
+        description=product.description,
+        name=product.name,
+    )
+
+
+def _training_card(card: Any, place: dict[str, int]) -> Card:
+    from models.train.pairs import Card  # noqa: PLC0415 - torch is an extra
+
+    calling = card.keys.get(_CALLING[card.kind], "")
+    products = frozenset(place[p] for p in card.products)
+    return Card(card.text, card.kind, products, (calling,) if calling else ())
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for each kind of work; the callable takes (what, done, total)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_console) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            kind, _, detail = what.partition(" (")
+            if kind not in tasks:
+                tasks[kind] = bars.add_task(kind, total=total)
+            bars.update(tasks[kind], completed=done, total=total, description=f"{kind} ({detail}" if detail else kind)
+
+        yield show
