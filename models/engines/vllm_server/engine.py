@@ -231,7 +231,11 @@ class VllmServerEngine:
                 server.strike(str(error))
                 raise
 
-        return asyncio.create_task(ask())
+        tokens = sum(map(len, prompts))
+        server.load += tokens  # from now on: requests that are routed before the task begins must see it
+        task = asyncio.create_task(ask())
+        task.add_done_callback(lambda _: server.unload(tokens))
+        return task
 
     async def _decode(
         self, server: Server, prompt: Sequence[int], deadline: Deadline, max_tokens: int, scope: str

@@ -77,6 +77,10 @@ class Server:
         if self._failures >= _STRIKES or not self.ready:
             self.expel(detail)
 
+    def unload(self, tokens: int) -> None:
+        """Tokens that counted as load are answered or given up."""
+        self.load -= tokens
+
     def priority(self, deadline: Deadline) -> int | None:
         """What to send as priority: None where it would be refused."""
         return priority_of(deadline) if self.takes_priority else None
@@ -104,15 +108,11 @@ class Server:
             EngineError: the server refuses the request for what it says; another would too.
         """
         body = label_request(self.model, prompts, labels, priority=self.priority(deadline), scope=scope)
-        tokens = sum(map(len, prompts))
-        self.load += tokens
         try:
             content = await self._unless_lost(self.post(COMPLETIONS, body, deadline), deadline)
             reads = label_reads(content, prompts, labels)
         except BadReplyError as error:
             raise EngineUnavailableError(f"{self.url} answered something else: {error}") from error
-        finally:
-            self.load -= tokens
         self.answered_at = time.monotonic()
         self.calls += 1
         self._failures = 0
