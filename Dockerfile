@@ -56,11 +56,11 @@ WORKDIR /
 USER 10001:10001
 EXPOSE 8080 9090
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/readyz', timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ.get('TIERWISE_HTTP_PORT', '8080') + '/readyz', timeout=2)"]
 ENTRYPOINT ["tierwise"]
 CMD ["serve"]
 
-# Triton compiles kernels when vLLM starts.
+# Triton compiles kernels when vLLM starts; torch wants a user's name for what it keeps of them.
 FROM runtime AS gpu-runtime
 USER 0
 # hadolint ignore=DL3008
@@ -68,7 +68,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 USER 10001:10001
-ENV TIERWISE_ENGINE=vllm
+ENV TIERWISE_ENGINE=vllm USER=tierwise VLLM_NO_USAGE_STATS=1
 
 FROM gpu-runtime AS gpu-faiss
 COPY --from=gpu-faiss-install /opt/tierwise /opt/tierwise

@@ -7,8 +7,8 @@ from typing import Any
 from service.settings import Settings
 
 SCHEMA = Path(__file__).resolve().parent.parent / "deploy" / "helm" / "tierwise" / "values.schema.json"
-# The chart decides these: paths and addresses inside its own container.
-CHART_OWNED = ("cache_dir", "checkpoint", "knowledge", "host", "http_port", "admin_host", "admin_port")
+# The chart decides these: paths and addresses inside its own container, the engine, and what comes from a Secret.
+CHART_OWNED = {"admin_host", "admin_port", "cache_dir", "checkpoint", "engine", "host", "http_port", "knowledge"}
 
 
 def settings_schema() -> dict[str, Any]:
@@ -27,7 +27,7 @@ def settings_schema() -> dict[str, Any]:
 
 
 def _plain(node: Any, definitions: dict[str, Any]) -> Any:
-    """Resolve references; drop titles and the null of an optional setting, which is left out instead."""
+    """Resolve references, and drop the null of an optional setting, which is left out instead."""
     if isinstance(node, list):
         return [_plain(item, definitions) for item in node]
     if not isinstance(node, dict):
@@ -37,8 +37,15 @@ def _plain(node: Any, definitions: dict[str, Any]) -> Any:
     if "anyOf" in node:
         (kept,) = (choice for choice in node["anyOf"] if choice != {"type": "null"})
         node = {**kept, **{k: v for k, v in node.items() if k != "anyOf"}}
-    dropped = {k for k, v in node.items() if (k == "title" and isinstance(v, str)) or (k == "default" and v is None)}
+    dropped = {key for key, value in node.items() if _is_unwanted(key, value)}
     return {key: _plain(value, definitions) for key, value in node.items() if key not in dropped}
+
+
+def _is_unwanted(key: str, value: Any) -> bool:
+    """Tell what a chart's schema does without: titles, defaults that are nothing or a group, and secrets."""
+    if isinstance(value, dict) and key != "default":
+        return any(choice.get("writeOnly", False) for choice in value.get("anyOf", [value]))
+    return (key == "title" and isinstance(value, str)) or (key == "default" and isinstance(value, dict | None))
 
 
 def main() -> None:

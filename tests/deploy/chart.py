@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,16 @@ SWITCHES: dict[str, Values] = {
     "everything pulled": {"checkpoint": PULL, "knowledge": PULL},
     "settings": {"settings": {"deadline_ms": 80, "threads": 3, "drain_seconds": 7.5, "limits": {"items": 16}}},
     "digest": {"image": {"digest": "sha256:" + "a" * 64, "pullSecrets": ["registry"]}},
+    "vllm on a gpu": {
+        "engine": {"mode": "vllm"},
+        "resources": {"limits": {"memory": "8Gi", "nvidia.com/gpu": "1"}},
+    },
+    "vllm beside": {"engine": {"mode": "sidecar", "servers": {"args": ["--dtype=float32"]}}, "checkpoint": CLAIM},
+    "vllm pool": {"engine": {"mode": "pool", "servers": {"replicas": 3}}, "checkpoint": PULL},
+    "vllm elsewhere": {
+        "engine": {"mode": "external", "apiKey": {"secret": "vllm", "key": "token"}},
+        "settings": {"vllm": {"urls": ["http://router.llm-d:8000"], "hedge_ms": 20}},
+    },
     "scaled by cpu": {"autoscaling": {"mode": "cpu"}},
     "scaled by queue": {"autoscaling": {"mode": "queue"}},
     "ingress": {"ingress": {"enabled": True, "host": "a.example.com", "className": "nginx", "tlsSecret": "tls"}},
@@ -77,9 +88,14 @@ def merged(base: Values, change: Values) -> Values:
 
 def render_text(values: Values) -> dict[str, str]:
     """Check values against the chart's schema and render them: template path -> text."""
+    return _render(json.dumps(values))
+
+
+@cache
+def _render(values: str) -> dict[str, str]:
     chart, defaults = _load()
-    chart.validate_schema(merged(defaults, values))
-    rendered: dict[str, str] = chart.render(values, name="demo", namespace="search")
+    chart.validate_schema(merged(defaults, json.loads(values)))
+    rendered: dict[str, str] = chart.render(json.loads(values), name="demo", namespace="search")
     return rendered
 
 
@@ -99,10 +115,15 @@ def of_kind(objects: list[Object], kind: str) -> list[Object]:
     return [found for found in objects if found["kind"] == kind]
 
 
+def workloads(objects: list[Object]) -> list[Object]:
+    """Return what keeps pods running: the gateway, and the pool when there is one."""
+    return of_kind(objects, "Deployment") + of_kind(objects, "StatefulSet")
+
+
 def pods(objects: list[Object]) -> list[Object]:
     """Return the specification of every pod, bare or in a template."""
     bare = [found["spec"] for found in of_kind(objects, "Pod")]
-    return bare + [found["spec"]["template"]["spec"] for found in of_kind(objects, "Deployment")]
+    return bare + [found["spec"]["template"]["spec"] for found in workloads(objects)]
 
 
 def containers(objects: list[Object]) -> list[Object]:

@@ -9,15 +9,26 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
-from tests.deploy.chart import Object, containers, of_kind, pods
+from tests.deploy.chart import Object, containers, of_kind, pods, workloads
 
 KUBERNETES = ("1.33", "1.37")
-SELECTOR = {"app.kubernetes.io/name": "tierwise", "app.kubernetes.io/instance": "demo"}
 
 
 def matches(selector: dict[str, str], labels: dict[str, str]) -> bool:
     """Tell whether labels satisfy a selector."""
     return selector.items() <= labels.items()
+
+
+def selected(objects: list[Object], selector: dict[str, str]) -> Object:
+    """Return the one workload whose pods a selector finds."""
+    (found,) = (w for w in workloads(objects) if matches(selector, w["spec"]["template"]["metadata"]["labels"]))
+    return found
+
+
+def names(workload: Object) -> set[str]:
+    """Return the names of the ports of a workload's pods."""
+    every = workload["spec"]["template"]["spec"]["containers"]
+    return {port["name"] for container in every for port in container["ports"]}
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
@@ -58,51 +69,53 @@ def test_containers_are_pinned_and_bounded(objects: list[Object]) -> None:
 
 
 def test_ports_are_named_and_found(objects: list[Object]) -> None:
-    """Every port has a name, and what points at a port points at a name that exists."""
-    (deployment,) = of_kind(objects, "Deployment")
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    names = {port["name"] for port in container["ports"]}
-    assert names == {"http", "admin"}
-    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        assert container[probe]["httpGet"]["port"] in names
-    services = of_kind(objects, "Service")
-    for service in services:
-        assert all(port["name"] in names and port["targetPort"] in names for port in service["spec"]["ports"])
+    """Every port has a name, and what points at a port points at a name that the selected pods have."""
+    for workload in workloads(objects):
+        own = names(workload)
+        for container in workload["spec"]["template"]["spec"]["containers"]:
+            probes = [container[p] for p in ("startupProbe", "livenessProbe", "readinessProbe") if p in container]
+            assert len(probes) == (0 if "127.0.0.1" in str(container.get("args")) else 3)
+            assert all(probe["httpGet"]["port"] in own for probe in probes)
+    for service in of_kind(objects, "Service"):
+        own = names(selected(objects, service["spec"]["selector"]))
+        assert all(port["name"] in own and port["targetPort"] in own for port in service["spec"]["ports"])
     for policy in of_kind(objects, "NetworkPolicy"):
-        assert {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]} <= names
-    exposed = {service["metadata"]["name"]: service for service in services}
+        own = names(selected(objects, policy["spec"]["podSelector"]["matchLabels"]))
+        assert {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]} <= own
+    exposed = {service["metadata"]["name"]: service for service in of_kind(objects, "Service")}
     for ingress in of_kind(objects, "Ingress"):
         backend = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
         assert backend["port"]["name"] in {port["name"] for port in exposed[backend["name"]]["spec"]["ports"]}
 
 
 def test_admin_port_stays_inside(objects: list[Object]) -> None:
-    """Metrics and health are on no load balancer, ingress or route, only on a headless service of their own."""
+    """Metrics, health and vLLM are on no load balancer, ingress or route, only on headless services of their own."""
     for service in of_kind(objects, "Service"):
-        if any(port["name"] == "admin" for port in service["spec"]["ports"]):
+        if {port["name"] for port in service["spec"]["ports"]} != {"http"}:
             assert service["spec"].get("type", "ClusterIP") == "ClusterIP"
             assert service["spec"]["clusterIP"] == "None"
             assert len(service["spec"]["ports"]) == 1
 
 
 def test_selectors_match(objects: list[Object]) -> None:
-    """Everything that selects pods or services selects those of this release."""
-    (deployment,) = of_kind(objects, "Deployment")
-    template = deployment["spec"]["template"]
-    labels = template["metadata"]["labels"]
-    selectors: list[dict[str, str]] = [deployment["spec"]["selector"]["matchLabels"]]
-    selectors += [found["spec"]["selector"] for found in of_kind(objects, "Service")]
-    selectors += [found["spec"]["selector"]["matchLabels"] for found in of_kind(objects, "PodDisruptionBudget")]
-    selectors += [found["spec"]["podSelector"]["matchLabels"] for found in of_kind(objects, "NetworkPolicy")]
-    spread = template["spec"].get("topologySpreadConstraints", ())
-    selectors += [constraint["labelSelector"]["matchLabels"] for constraint in spread]
-    assert all(selector == SELECTOR and matches(selector, labels) for selector in selectors)
+    """Everything that selects pods or services selects those of this release, and the gateway apart from the pool."""
+    for workload in workloads(objects):
+        own = workload["spec"]["selector"]["matchLabels"]
+        assert selected(objects, own) is workload
+        spread = workload["spec"]["template"]["spec"].get("topologySpreadConstraints", ())
+        assert all(constraint["labelSelector"]["matchLabels"] == own for constraint in spread)
+    for kind in ("PodDisruptionBudget", "NetworkPolicy"):
+        for found in of_kind(objects, kind):
+            selector = found["spec"].get("selector") or found["spec"]["podSelector"]
+            selected(objects, selector["matchLabels"])
     for monitor in of_kind(objects, "ServiceMonitor"):
         wanted = monitor["spec"]["selector"]["matchLabels"]
-        found = [s for s in of_kind(objects, "Service") if matches(wanted, s["metadata"]["labels"])]
-        assert [port["name"] for s in found for port in s["spec"]["ports"]] == [monitor["spec"]["endpoints"][0]["port"]]
+        watched = [s for s in of_kind(objects, "Service") if matches(wanted, s["metadata"]["labels"])]
+        ports = [port["name"] for service in watched for port in service["spec"]["ports"]]
+        assert ports == [monitor["spec"]["endpoints"][0]["port"]]
     for pod in of_kind(objects, "Pod"):
-        assert not matches(SELECTOR, pod["metadata"]["labels"]), "a test pod must get no traffic"
+        for workload in workloads(objects):  # a test pod must get no traffic
+            assert not matches(workload["spec"]["selector"]["matchLabels"], pod["metadata"]["labels"])
 
 
 def test_scalers_point_at_the_deployment(objects: list[Object]) -> None:

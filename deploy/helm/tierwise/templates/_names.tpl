@@ -9,10 +9,18 @@
 {{- define "tierwise.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: gateway
+{{- end -}}
+
+{{- define "tierwise.serverSelector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: vllm
 {{- end -}}
 
 {{- define "tierwise.labels" -}}
-{{ include "tierwise.selector" . }}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
@@ -27,7 +35,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if .digest -}}
 {{ .repository }}@{{ .digest }}
 {{- else -}}
-{{ .repository }}:{{ .tag | default (printf "%s-cpu" $.Chart.AppVersion) }}
+{{ .repository }}:{{ .tag | default (printf "%s-%s" $.Chart.AppVersion (eq $.Values.engine.mode "vllm" | ternary "gpu" "cpu")) }}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -1,0 +1,58 @@
+{{/*
+Folders that are brought to a pod: (dict "root" $ "names" (list "checkpoint" "knowledge")). One that is part of the image, or that
+nobody wants, has nothing here. The service checks the hash of every file that it loads.
+*/}}
+{{- define "tierwise.volumes" -}}
+{{- range .names }}
+{{- $source := get $.root.Values . }}
+{{- if eq $source.from "claim" }}
+- name: {{ . }}
+  persistentVolumeClaim: {claimName: {{ $source.claim.name | quote }}, readOnly: true}
+{{- else if eq $source.from "image" }}
+- name: {{ . }}
+  image: {reference: {{ $source.image.reference | quote }}, pullPolicy: IfNotPresent}
+{{- else if eq $source.from "pull" }}
+- name: {{ . }}
+  emptyDir: {sizeLimit: {{ $source.pull.sizeLimit }}}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "tierwise.mounts" -}}
+{{- range .names }}
+{{- $source := get $.root.Values . }}
+{{- if has $source.from (list "claim" "image" "pull") }}
+- name: {{ . }}
+  mountPath: /var/lib/tierwise/{{ . }}
+  readOnly: true
+  {{- with (get $source $source.from).path }}
+  subPath: {{ . | quote }}
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* rclone copies from HTTP and from every object store. */}}
+{{- define "tierwise.pulls" -}}
+{{- range .names }}
+{{- $source := get $.root.Values . }}
+{{- if eq $source.from "pull" }}
+- name: pull-{{ . }}
+  image: {{ $source.pull.image | quote }}
+  args: [copy, {{ $source.pull.source | quote }}, /target, --retries, "5", --error-on-no-transfer]
+  env:
+    - {name: HOME, value: /tmp}
+  {{- with $source.pull.secret }}
+  envFrom:
+    - secretRef: {name: {{ . | quote }}}
+  {{- end }}
+  resources:
+    requests: {cpu: 100m, memory: 64Mi}
+    limits: {memory: 256Mi}
+  securityContext: {{- include "tierwise.containerSecurity" $.root | nindent 4 }}
+  volumeMounts:
+    - {name: {{ . }}, mountPath: /target}
+    - {name: tmp, mountPath: /tmp}
+{{- end }}
+{{- end }}
+{{- end -}}
