@@ -7,7 +7,6 @@ import contextlib
 import gc
 import logging
 import signal
-import socket
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -15,9 +14,10 @@ import uvicorn
 from service.gateway import open_gateway
 from service.http.admin import create_admin
 from service.http.app import create_app
-from service.settings import SettingsError
+from service.sockets import listen_on
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
     from starlette.types import ASGIApp
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 log = logging.getLogger(__name__)
-
-BACKLOG = 2048
 
 
 class _Server(uvicorn.Server):
@@ -111,26 +109,6 @@ def _server(app: ASGIApp, settings: Settings) -> _Server:
         timeout_graceful_shutdown=int(settings.drain_seconds),
     )
     return _Server(config)
-
-
-@contextlib.contextmanager
-def listen_on(name: str, host: str, port: int) -> Iterator[socket.socket]:
-    """A listening socket, closed at the end."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        bound = socket.socket(family)
-    except OSError as error:
-        raise SettingsError(f"{name.replace('port', 'host')}: {host} is no address of this machine: {error}") from error
-    with bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            bound.bind((host, port))
-        except OSError as error:
-            where = f"{name} (TIERWISE_{name.upper()})"
-            raise SettingsError(f"{where}: cannot listen on {host}:{port}: {error.strerror}; choose another") from error
-        bound.listen(BACKLOG)
-        bound.setblocking(False)
-        yield bound
 
 
 def _address(bound: socket.socket) -> str:

@@ -12,8 +12,9 @@ import uvloop
 from service.fetch import Fetcher
 from service.gateway import assemble
 from service.logs import configure_logging
-from service.server import listen_on, run
+from service.server import run
 from service.settings import load_settings
+from service.sockets import listen_on
 from tests.service.conftest import OverlapEngine, judge_on
 
 if TYPE_CHECKING:

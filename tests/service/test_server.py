@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from service.server import listen_on
 from service.settings import SettingsError
+from service.sockets import listen_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

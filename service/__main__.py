@@ -1,0 +1,5 @@
+"""`python -m service` is the command `tierwise`."""
+
+from service.cli import app
+
+app(prog_name="tierwise")
