@@ -2,7 +2,12 @@
 
 from collections.abc import Generator
 
+import hypothesis
 import pytest
+
+# A busy machine is not a wrong answer: no test fails for its time.
+hypothesis.settings.register_profile("tierwise", deadline=None)
+hypothesis.settings.load_profile("tierwise")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
