@@ -50,6 +50,8 @@ def _evaluation(report: Evaluation) -> list[Markup]:
         section(
             "Tiers",
             "",
+            blocks.figures_table(report.systems, shared=False),
+            element("p"),
             plots(
                 plot(
                     "Confusion, cumulative", f"beta {subject.beta:g}", charts.heatmap(report.confusion, subject.tiers)
