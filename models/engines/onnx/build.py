@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SCORE: Final = "score.onnx"
 EXTEND: Final = "extend.onnx"
 WEIGHTS: Final = "weights.bin"
+PROBE: Final = "probe.onnx"
+FILES: Final = (SCORE, EXTEND, WEIGHTS, PROBE)
 _BUILDER: Final = ("architecture", "build", "decoder", "graph", "llama", "opt", "weights")
 
 
@@ -28,14 +30,18 @@ class Recipe:
     """Everything the graphs of a checkpoint depend on.
 
     Attributes:
-        longest: tokens of the longest sequence the graphs must take: prompt, label and rationale.
+        prompt: tokens of the longest prompt.
+        rationale: tokens that may be decoded after it, label included.
+        unsigned: int8 weights in the form that no processor sums wrongly; slower where the other form is right.
     """
 
     folder: Path
     files: tuple[tuple[str, str], ...]
     labels: tuple[int, ...]
-    longest: int
+    prompt: int
+    rationale: int
     precision: Precision
+    unsigned: bool = False
 
     @classmethod
     def of(cls, folder: Path, manifest: Manifest, precision: Precision) -> Recipe:
@@ -44,7 +50,8 @@ class Recipe:
             folder=folder,
             files=tuple(sorted(manifest.files.items())),
             labels=manifest.label_token_ids,
-            longest=manifest.max_tokens + 1 + manifest.rationale.max_tokens,
+            prompt=manifest.max_tokens,
+            rationale=1 + manifest.rationale.max_tokens,
             precision=precision,
         )
 
@@ -54,7 +61,15 @@ class Recipe:
         digest = hashlib.sha256()
         for module in _BUILDER:
             digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
-        parts = (self.files, self.labels, self.longest, self.precision, onnxruntime.__version__)
+        parts = (
+            self.files,
+            self.labels,
+            self.prompt,
+            self.rationale,
+            self.precision,
+            self.unsigned,
+            onnxruntime.__version__,
+        )
         digest.update(repr(parts).encode())
         return digest.hexdigest()[:16]
 
@@ -69,31 +84,33 @@ def architecture_of(recipe: Recipe) -> Architecture:
     outside = [i for i in recipe.labels if i >= architecture.vocabulary]
     if outside:
         raise CheckpointError(f"label token ids {outside} are outside the vocabulary of {architecture.vocabulary}")
-    if recipe.longest > architecture.positions:
+    if recipe.prompt > architecture.positions:
         raise CheckpointError(
-            f"prompt, label and rationale may take {recipe.longest} tokens, config.json has {architecture.positions} "
-            "positions: lower max_tokens in the manifest"
+            f"the manifest allows prompts of {recipe.prompt} tokens, config.json has {architecture.positions} positions"
         )
     return architecture
 
 
 def build(recipe: Recipe, target: Path) -> None:
-    """Write `score.onnx`, `extend.onnx` and `weights.bin` into an existing folder.
+    """Write FILES into an existing folder.
 
     Raises:
         CheckpointError: the checkpoint is not one that this engine computes.
     """
     # The onnx package is needed here alone: a start with cached graphs does without it.
     from models.engines.onnx.decoder import write_extend, write_score  # noqa: PLC0415
-    from models.engines.onnx.graph import GraphWriter, WeightFile  # noqa: PLC0415
+    from models.engines.onnx.graph import GraphWriter, WeightFile, write_probe  # noqa: PLC0415
     from models.engines.onnx.weights import Checkpoint  # noqa: PLC0415
 
     architecture = architecture_of(recipe)
     with Checkpoint(recipe.folder) as checkpoint, (target / WEIGHTS).open("wb") as file:
-        family = _family(architecture, checkpoint, recipe.longest)
+        longest = min(architecture.positions, recipe.prompt + recipe.rationale)
+        family = _family(architecture, checkpoint, longest)
         weights = WeightFile(file, WEIGHTS)
-        (target / SCORE).write_bytes(write_score(GraphWriter(weights, recipe.precision), family, recipe.labels))
-        (target / EXTEND).write_bytes(write_extend(GraphWriter(weights, recipe.precision), family))
+        writers = [GraphWriter(weights, recipe.precision, unsigned=recipe.unsigned) for _ in range(2)]
+        (target / SCORE).write_bytes(write_score(writers[0], family, recipe.labels))
+        (target / EXTEND).write_bytes(write_extend(writers[1], family))
+    (target / PROBE).write_bytes(write_probe())
 
 
 def _family(architecture: Architecture, checkpoint: Checkpoint, longest: int) -> Family:

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 import platformdirs
 
-from models.engines.onnx.build import EXTEND, SCORE, WEIGHTS, build
+from models.engines.onnx.build import FILES, build
 from models.manifest import file_hash
 
 if TYPE_CHECKING:
     from models.engines.onnx.build import Recipe
 
 _log = logging.getLogger(__name__)
-_FILES: Final = (SCORE, EXTEND, WEIGHTS)
 _SEAL: Final = "graphs.json"  # sha256 per file, written last
 VARIABLE: Final = "TIERWISE_CACHE_DIR"
 
@@ -48,7 +47,7 @@ def graphs(recipe: Recipe, root: Path | None = None) -> Path:
     work = Path(tempfile.mkdtemp(prefix=f".{recipe.key}-", dir=root))
     try:
         build(recipe, work)
-        (work / _SEAL).write_text(json.dumps({name: file_hash(work / name) for name in _FILES}))
+        (work / _SEAL).write_text(json.dumps({name: file_hash(work / name) for name in FILES}))
         work.chmod(0o755)
         with suppress(OSError):  # another process was first; its graphs are the same
             work.rename(target)
@@ -60,6 +59,6 @@ def graphs(recipe: Recipe, root: Path | None = None) -> Path:
 def _intact(folder: Path) -> bool:
     try:
         seal = json.loads((folder / _SEAL).read_bytes())
-        return all(file_hash(folder / name) == seal[name] for name in _FILES)
+        return all(file_hash(folder / name) == seal[name] for name in FILES)
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -69,13 +70,15 @@ class OnnxEngine:
         recipe = Recipe.of(folder, manifest, precision)
         architecture = architecture_of(recipe)
         runner = Runner(graphs(recipe, cache_dir), architecture)
+        if runner.saturates():
+            runner = Runner(graphs(replace(recipe, unsigned=True), cache_dir), architecture)
         return cls(
             runner,
             architecture,
             manifest,
             name=f"onnx-{precision}",
             limits=limits or Limits(),
-            threads=threads or len(os.sched_getaffinity(0)),
+            threads=threads or _cores(),
         )
 
     @property
@@ -100,6 +103,8 @@ class OnnxEngine:
         finally:
             self._workers.cancel(request)
         status = tuple(s or ItemStatus.FAILED for s in request.status)
+        if self._workers.closed and ItemStatus.FAILED in status:
+            raise EngineUnavailableError("the engine was closed")
         return Scores(_log_softmax(logits), status, cached_tokens=request.cached_tokens)
 
     async def explain(
@@ -163,8 +168,12 @@ class OnnxEngine:
                 self._workers.expire()
             if not future.done() and not (health := self.health()).alive:
                 raise EngineUnavailableError(health.detail)
-            await asyncio.sleep(0)
         return future.result()
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _future() -> tuple[asyncio.Future[Any], Callable[[object], None]]:

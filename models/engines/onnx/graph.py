@@ -65,9 +65,10 @@ class WeightFile:
 class GraphWriter:
     """Appends nodes to one graph. Values are named by strings."""
 
-    def __init__(self, weights: WeightFile, precision: Precision) -> None:
+    def __init__(self, weights: WeightFile, precision: Precision, *, unsigned: bool = False) -> None:
         self._weights = weights
-        self.precision = precision
+        self._precision = precision
+        self._unsigned = unsigned
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, TensorProto] = {}
         self._quantised: dict[str, tuple[str, str, str]] = {}
@@ -159,7 +160,7 @@ class GraphWriter:
             bias: float32 [N].
             floor: no value of x is below this number <= 0, whatever the input: zero point and scale make use of it.
         """
-        if self.precision == "float32":
+        if self._precision == "float32":
             y = self.node("MatMul", x, self.weight(f"{name}.f32", make))
         else:
             y = self._integer_product(x, name, make, floor)
@@ -175,13 +176,19 @@ class GraphWriter:
                 quantised.append(quantise_columns(make()))
             return quantised[0][index]
 
-        weight = self.weight(f"{name}.i8", lambda: part(0))
+        def shifted() -> NDArray[np.uint8]:
+            return (part(0).astype(np.int16) + _MIDDLE).astype(np.uint8)
+
+        if self._unsigned:
+            weight, centre = self.weight(f"{name}.u8", shifted), self.constant(_MIDDLE, np.uint8)
+        else:
+            weight, centre = self.weight(f"{name}.i8", lambda: part(0)), self.constant(0, np.int8)
         columns = self.weight(f"{name}.scale", lambda: part(1))
         if x not in self._quantised:
             self._quantised[x] = self._quantise_rows(x, floor)
         rows, scale, zero = self._quantised[x]
         one = self.constant(1.0, np.float32)
-        y = self.node("MatMulIntegerToFloat", rows, weight, one, columns, zero, domain=FUSED)
+        y = self.node("MatMulIntegerToFloat", rows, weight, one, columns, zero, centre, domain=FUSED)
         return self.node("Mul", y, scale)
 
     def _quantise_rows(self, x: str, floor: float | None) -> tuple[str, str, str]:
@@ -210,3 +217,22 @@ class GraphWriter:
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(FUSED, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="tierwise")
         return bytes(model.SerializeToString())
+
+
+def write_probe() -> bytes:
+    """A graph without inputs: `found`, a product of the largest unsigned and signed bytes, and `expected`."""
+    depth = 64
+    a, b = np.full((16, depth), 255, np.uint8), np.full((depth, 16), 127, np.int8)
+    tensors = {"a": a, "b": b, "sums": a.astype(np.int32) @ b.astype(np.int32)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMulInteger", ["a", "b"], ["found"]),
+            helper.make_node("Identity", ["sums"], ["expected"]),
+        ],
+        "probe",
+        [],
+        [helper.make_tensor_value_info(name, TensorProto.INT32, [16, 16]) for name in ("found", "expected")],
+        initializer=[numpy_helper.from_array(value, name) for name, value in tensors.items()],
+    )
+    opsets = [helper.make_opsetid("", OPSET)]
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION).SerializeToString())

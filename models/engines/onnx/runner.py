@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 
 from models.engines.onnx.batch import KeysValues, Row, padded, prefix_feed, right_aligned, score_feed, step_feed
-from models.engines.onnx.build import EXTEND, SCORE
+from models.engines.onnx.build import EXTEND, PROBE, SCORE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,10 +47,19 @@ class Runner:
         options.enable_mem_pattern = False  # shapes vary from pass to pass; one plan each would only grow
         self._score = _open(folder / SCORE, options)
         self._extend = _open(folder / EXTEND, options)
+        self._probe = _open(folder / PROBE, options)
         self._architecture = architecture
         self._cached = [i.name for i in self._extend.get_inputs() if i.name.startswith(("key_", "value_"))]
         none = np.zeros((0, 1, architecture.key_heads, architecture.head_size), np.float32)
         self.empty = KeysValues(0, dict.fromkeys(self._cached, none))
+
+    def saturates(self) -> bool:
+        """Whether this processor sums int8 products wrongly.
+
+        Without VNNI instructions ONNX Runtime adds pairs of unsigned times signed bytes in 16 bits, which overflow.
+        """
+        found, expected = self._probe.run(["found", "expected"], {})
+        return not np.array_equal(found, expected)
 
     def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """Label logits of R rows: float32 [R, K]."""

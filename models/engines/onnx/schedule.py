@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from models.engines.onnx.runner import Decoding
     from models.engines.port import ItemStatus
 
-_SMALLEST_SHARE: Final = 192  # tokens; a pass of fewer costs more in overhead than another thread saves
+_WORTH_SPLITTING: Final = 192  # tokens; a smaller pass costs more in overhead than another thread saves
 
 
 PrefixKey = tuple[str, tuple[int, ...]]  # scope, token ids
@@ -119,12 +119,10 @@ class Schedule:
 
     Args:
         budget: tokens of one pass, padding included; a single longer item still gets a pass.
-        workers: passes that run side by side; little work is spread over them.
     """
 
-    def __init__(self, *, budget: int, workers: int) -> None:
+    def __init__(self, budget: int) -> None:
         self._budget = budget
-        self._workers = workers
         self._queue: list[tuple[Deadline, int, Work]] = []
         self._computing: set[PrefixKey] = set()
         self._count = 0
@@ -166,14 +164,18 @@ class Schedule:
                 self.remove(request)
         return waited
 
-    def take(self) -> Pass | None:
-        """The next pass, or None when nothing can run now."""
+    def take(self, idle: int = 1) -> Pass | None:
+        """The next pass, or None when nothing can run now.
+
+        Args:
+            idle: workers without a pass, the caller included; little work is spread over them.
+        """
         for _, _, work in self._queue:
             if isinstance(work, Step):
                 self.remove(work)
                 return work
             if work.keys_values is not None:
-                return self._take_rows()
+                return self._take_rows(idle)
             if work.key not in self._computing:
                 return self._take_prefixes()
         return None
@@ -195,11 +197,12 @@ class Schedule:
             self._computing.add(request.key)
         return Prefixes(tuple(chosen))
 
-    def _take_rows(self) -> Rows:
+    def _take_rows(self, idle: int) -> Rows:
         """Items of requests whose prefix is there: the most urgent request first, its longest items first."""
         ready = [request for request in self._requests() if request.keys_values is not None]
-        share = -(-sum(request.tokens for request in ready) // self._workers)
-        limit = min(self._budget, max(_SMALLEST_SHARE, share))
+        tokens = sum(padded(len(request.suffixes[i])) for request in ready for i in request.waiting)
+        parts = max(1, min(idle, tokens // _WORTH_SPLITTING))
+        limit = min(self._budget, -(-tokens // parts))
         items: list[tuple[Request, int]] = []
         longest = 0
         for request in ready:

@@ -47,7 +47,7 @@ class Workers:
     def __init__(self, runner: Runner, limits: Limits, threads: int) -> None:
         self._runner = runner
         self._limits = limits
-        self._schedule = Schedule(budget=limits.pass_tokens, workers=threads)
+        self._schedule = Schedule(limits.pass_tokens)
         self._recent: OrderedDict[PrefixKey, KeysValues] = OrderedDict()
         self._changed = threading.Condition()
         self._closed = False
@@ -121,6 +121,11 @@ class Workers:
                 steps=self._steps,
             )
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has been called."""
+        return self._closed
+
     def close(self) -> None:
         """Refuse new work, fail what waits, let passes that run come back. Blocks until they have. Idempotent."""
         with self._changed:
@@ -132,15 +137,16 @@ class Workers:
 
     def _work(self, slot: int) -> None:
         while (taken := self._next(slot)) is not None:
+            failures = 0
             try:
                 self._run(taken)
             except Exception as error:  # noqa: BLE001 - whatever ONNX Runtime raises, its callers must hear of it
                 _log.error("a forward pass failed: %s", error)
+                failures = self._failures + 1
                 self._failed(taken, error)
-            else:
-                self._failures = 0
             with self._changed:
                 self._began[slot] = None
+                self._failures = failures
                 self._steps += 1
                 self._changed.notify_all()
 
@@ -149,7 +155,7 @@ class Workers:
         with self._changed:
             while not self._closed:
                 self._end(self._schedule.expired(), ItemStatus.EXPIRED)
-                if (taken := self._schedule.take()) is not None:
+                if (taken := self._schedule.take(self._began.count(None))) is not None:
                     self._began[slot] = time.monotonic()
                     return taken
                 self._changed.wait()
@@ -175,7 +181,6 @@ class Workers:
 
     def _failed(self, taken: Pass, error: Exception) -> None:
         with self._changed:
-            self._failures += 1
             self._last_failure = str(error)
             if isinstance(taken, Step):
                 taken.done(None)
