@@ -116,10 +116,9 @@ class PromptWriter:
                 ids += self._literals[segment.text]
                 continue
             field = fields[segment.field]
-            if not field.ids:
-                continue
-            ids += self._literals[segment.text]
-            ids += field.ids
+            if field.ids:
+                ids += self._literals[segment.text]
+                ids += field.ids
             if report or segment.field not in SHARED_FIELDS:  # an echoed query is reported once, by the prefix
                 if field.truncated:
                     truncated.append(segment.field)
