@@ -16,7 +16,7 @@ from models.manifest import SHARED_FIELDS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from models.manifest import Manifest, Segment
+    from models.manifest import FieldName, Manifest, Segment
     from models.tokenizer import EncodedField, FieldTokenizer
 
 
@@ -107,7 +107,7 @@ class PromptWriter:
             suffixes.append(self._join(self._template.suffix, {**shared_fields, **own}, report=False))
         return Prompt(prefix=prefix, suffixes=tuple(suffixes))
 
-    def _join(self, segments: Sequence[Segment], fields: Mapping[str, EncodedField], *, report: bool) -> Part:
+    def _join(self, segments: Sequence[Segment], fields: Mapping[FieldName, EncodedField], *, report: bool) -> Part:
         ids: list[int] = []
         truncated: list[str] = []
         unrepresentable: list[str] = []

@@ -58,7 +58,8 @@ def cumulative_tiers(probabilities: NDArray[np.float32], beta: float) -> NDArray
     """
     reached = np.cumsum(probabilities, axis=-1, dtype=np.float32) >= beta - TOLERANCE
     reached[..., -1] = True  # C of the worst tier is 1 by definition, whatever rounding made of it
-    return reached.argmax(axis=-1)
+    result: NDArray[np.int64] = reached.argmax(axis=-1)
+    return result
 
 
 def expected_score(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
