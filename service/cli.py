@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # name: (module:attribute, one line of help). The attribute is a function or a typer.Typer with commands of its own.
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("service.commands.demo:demo", "Serve a real catalogue and show scored queries."),
-    "serve": ("service.commands.serve:serve", "Serve a checkpoint over HTTP."),
+    "serve": ("service.commands.serve:app", "Serve a checkpoint over HTTP."),
     "score": ("service.commands.score:score", "Score a file of query-item pairs offline."),
     "index": ("service.commands.index:app", "Build and check knowledge snapshots."),
     "knowledge": ("service.commands.knowledge:app", "Derive knowledge from a catalogue."),

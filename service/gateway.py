@@ -17,6 +17,7 @@ from service.metrics import Metrics
 from service.pipeline import Judge, Pipeline
 
 if TYPE_CHECKING:
+    from service.knowledge import Live
     from service.settings import Settings
 
 
@@ -27,6 +28,7 @@ class Gateway:
     settings: Settings
     pipeline: Pipeline
     health: Health
+    knowledge: Live | None = None
     metrics: Metrics = field(default_factory=Metrics)
     started_at: int = field(default_factory=lambda: int(time.time()))
 
@@ -61,10 +63,13 @@ def open_gateway(settings: Settings) -> Gateway:
         judge,
         Fetcher(knowledge, settings.retrieval_budget_ms),
         embedded=settings.engine in EMBEDDED,
+        knowledge=knowledge,
     )
 
 
-def assemble(settings: Settings, judge: Judge, fetcher: Fetcher, *, embedded: bool) -> Gateway:
+def assemble(
+    settings: Settings, judge: Judge, fetcher: Fetcher, *, embedded: bool, knowledge: Live | None = None
+) -> Gateway:
     """A gateway around parts that are open already."""
     return Gateway(
         settings=settings,
@@ -72,4 +77,5 @@ def assemble(settings: Settings, judge: Judge, fetcher: Fetcher, *, embedded: bo
         health=Health(
             judge, embedded=embedded, hang_seconds=settings.hang_seconds, retry_seconds=settings.canary_retry_seconds
         ),
+        knowledge=knowledge,
     )

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models.errors import EngineUnavailableError
+from models.errors import EngineError
 from service.canary import failing_canaries
 from service.errors import NotReadyError
 
@@ -126,7 +126,7 @@ class Health:
         try:
             await self._judge.engine.warm_up()
             problems = await failing_canaries(self._judge)
-        except EngineUnavailableError as error:
+        except EngineError as error:
             return Check("self-test", ok=False, detail=f"the engine does not answer: {error}")
         if problems:
             return Check("self-test", ok=False, detail="; ".join(problems))

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from service.fetch import Fetched, Fetcher
     from service.request import Call, ScoreRequest
 
-# Tokenizing this many characters takes about a millisecond, the most that the event loop may stand still.
-INLINE_CHARACTERS = 10_000
+# Tokenizing this many characters takes about a millisecond, the most that the event loop may stand still for it.
+INLINE_CHARACTERS = 3_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import uvicorn
 from service.gateway import open_gateway
 from service.http.admin import create_admin
 from service.http.app import create_app
+from service.knowledge import follow
 from service.sockets import listen_on
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ async def run(gateway: Gateway, door: socket.socket, admin: socket.socket) -> No
         loop.add_signal_handler(number, _stop, stop, http)
     gc.collect()
     gc.freeze()  # what is loaded by now stays; the collector need not walk it during requests
-    watch = asyncio.create_task(gateway.health.watch(), name="health")
+    watch = asyncio.create_task(_watch(gateway), name="watch")
     servers = [
         asyncio.create_task(http.serve(sockets=[door]), name="http"),
         asyncio.create_task(metrics.serve(sockets=[admin]), name="admin"),
@@ -87,7 +88,16 @@ async def run(gateway: Gateway, door: socket.socket, admin: socket.socket) -> No
         await asyncio.wait([watch])
     for task in (watch, *servers):
         if not task.cancelled() and (error := task.exception()):
-            raise error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+            raise _innermost(error)
+
+
+async def _watch(gateway: Gateway) -> None:
+    """What runs beside the doors as long as the process."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(gateway.health.watch(), name="health")
+        if gateway.knowledge is not None:
+            seconds = gateway.settings.knowledge_refresh_seconds
+            tasks.create_task(follow(gateway.knowledge, seconds), name="knowledge")
 
 
 def _stop(stop: asyncio.Event, server: uvicorn.Server) -> None:
@@ -109,6 +119,13 @@ def _server(app: ASGIApp, settings: Settings) -> _Server:
         timeout_graceful_shutdown=int(settings.drain_seconds),
     )
     return _Server(config)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What ended a group of tasks: the command line shows one sentence, not a tree."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _address(bound: socket.socket) -> str:

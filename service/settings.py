@@ -60,9 +60,7 @@ class VllmSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     urls: tuple[str, ...] = Field(default=(), description="servers of the engine vllm-server, as a JSON list")
-    model: str | None = Field(
-        default=None, description="name of the judge on the servers; their only one if unset"
-    )
+    model: str | None = Field(default=None, description="name of the judge on the servers; their only one if unset")
     api_key: SecretStr | None = Field(default=None, description="bearer token for the servers")
     hedge_ms: float | None = Field(default=None, gt=0, description="ask a second server after so long; never if unset")
     dtype: str | None = Field(default=None, description="arithmetic of the engine vllm; the checkpoint's if unset")
@@ -86,6 +84,7 @@ class Settings(BaseSettings):
 
     knowledge: Path | None = Field(default=None, description="knowledge snapshot folder; no retrieval if unset")
     tau: float | None = Field(default=None, description="score gate of retrieval; the snapshot's own if unset")
+    knowledge_refresh_seconds: float = Field(default=30.0, gt=0, description="pause between looks for a new snapshot")
     retrieval_budget_ms: float = Field(default=20.0, gt=0, description="time for the chunk; none when it runs out")
 
     deadline_ms: float = Field(default=1_000.0, gt=0, description="budget of a call; a caller can only ask for less")

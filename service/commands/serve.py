@@ -8,13 +8,32 @@ from typing import Annotated
 
 import typer
 import uvloop
+from pydantic import BaseModel
 
 from models.errors import ModelError
 from service.logs import configure_logging
 from service.server import serve as run_server
-from service.settings import EngineName, SettingsError, load_settings
+from service.settings import EngineName, Settings, SettingsError, load_settings
 
 
+def settings_help(model: type[BaseModel] = Settings, prefix: str = "") -> str:
+    """Every setting with its default and meaning, as a list."""
+    lines = []
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            lines.append(settings_help(field.annotation, f"{prefix}{name}."))
+        else:
+            default = "" if field.default is None or field.default == () else f" Default: {field.default}."
+            lines.append(f"- `{prefix}{name}`: {field.description}.{default}")
+    return "\n".join(lines)
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+
+
+@app.command(
+    epilog=f"Settings, as in `tierwise.yaml`; in the environment `TIERWISE_LIMITS__ITEMS`:\n\n{settings_help()}"
+)
 def serve(
     *,
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder; the shipped one if not given.")] = None,
@@ -32,7 +51,7 @@ def serve(
     """Serve a checkpoint over HTTP until SIGTERM or Ctrl-C.
 
     Every setting can come from `TIERWISE_*` variables or from `tierwise.yaml` in the current folder (another path:
-    `TIERWISE_CONFIG`); options win over variables, variables over the file. docs/http.md lists all of them.
+    `TIERWISE_CONFIG`); options win over variables, variables over the file. A wrong or misspelt one stops the start.
     """
     try:
         settings = load_settings(
