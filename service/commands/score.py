@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -106,6 +107,7 @@ async def _write_scores(
         TimeRemainingColumn(),
     )
     done, bad = part.resume()
+    written, started = 0, time.monotonic()
     with source.open("rb") as file:
         total = sum(1 for _ in _lines(file))
         file.seek(0)
@@ -122,9 +124,9 @@ async def _write_scores(
                         _report(line.number, row, bad, progress)
                 sink.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
                 sink.flush()
-                progress.advance(bar, len(window))
-                speed = progress.tasks[0].speed
-                progress.update(bar, rate=f"{speed:,.0f} pairs/s" if speed else "")
+                written += len(window)
+                rate = written / max(time.monotonic() - started, 1e-9)
+                progress.update(bar, advance=len(window), rate=f"{rate:,.0f} pairs/s")
     part.finish()
     return bad
 
