@@ -76,13 +76,10 @@ def read_architecture(folder: Path) -> Architecture:
     except (FileNotFoundError, ValueError) as error:
         raise CheckpointError(f"{path} is missing or not JSON") from error
     kind = config.get("model_type")
-    try:
-        if kind == "opt":
-            return _opt(config)
-        if kind in _LLAMA_LIKE:
-            return _llama(config)
-    except KeyError as error:
-        raise CheckpointError(f"{path} lacks {error}") from error
+    if kind == "opt":
+        return _opt(config)
+    if kind in _LLAMA_LIKE:
+        return _llama(config)
     known = ", ".join(sorted({"opt", *_LLAMA_LIKE}))
     raise CheckpointError(f"{path}: model_type {kind!r} is not one the embedded engine computes ({known})")
 
@@ -93,6 +90,18 @@ def _require(config: dict[str, Any], expected: dict[str, Any]) -> None:
             raise CheckpointError(f"config.json: {key}={config[key]!r} is not supported, only {value!r}")
 
 
+def _size(config: dict[str, Any], key: str, default: int | None = None) -> int:
+    value = config.get(key, default) or default
+    if not isinstance(value, int) or value < 1:
+        raise CheckpointError(f"config.json: {key} must be a whole number above 0, not {value!r}")
+    return value
+
+
+def _divides(config: dict[str, Any], part: str, whole: str) -> None:
+    if config[whole] % config[part]:
+        raise CheckpointError(f"config.json: {whole}={config[whole]} is not a multiple of {part}={config[part]}")
+
+
 def _activation(name: str) -> Activation:
     if name not in _ACTIVATIONS:
         raise CheckpointError(f"config.json: activation {name!r} is not supported, only {', '.join(_ACTIVATIONS)}")
@@ -100,7 +109,8 @@ def _activation(name: str) -> Activation:
 
 
 def _opt(config: dict[str, Any]) -> Architecture:
-    width, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+    width, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
+    _divides(config, "num_attention_heads", "hidden_size")
     pre_norm = bool(config.get("do_layer_norm_before", True))
     _require(
         config,
@@ -113,14 +123,14 @@ def _opt(config: dict[str, Any]) -> Architecture:
     )
     return Architecture(
         family="opt",
-        layers=int(config["num_hidden_layers"]),
+        layers=_size(config, "num_hidden_layers"),
         width=width,
         heads=heads,
         key_heads=heads,
         head_size=width // heads,
-        inner=int(config["ffn_dim"]),
-        vocabulary=int(config["vocab_size"]),
-        positions=int(config["max_position_embeddings"]),
+        inner=_size(config, "ffn_dim"),
+        vocabulary=_size(config, "vocab_size"),
+        positions=_size(config, "max_position_embeddings"),
         activation=_activation(config.get("activation_function", "relu")),
         epsilon=1e-5,
         pre_norm=pre_norm,
@@ -131,21 +141,23 @@ def _opt(config: dict[str, Any]) -> Architecture:
 
 def _llama(config: dict[str, Any]) -> Architecture:
     _require(config, {"use_sliding_window": False, "mlp_bias": False, "pretraining_tp": 1})
-    width, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-    head_size = int(config.get("head_dim") or width // heads)
-    positions = int(config["max_position_embeddings"])
+    width, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
+    key_heads = _size(config, "num_key_value_heads", heads)
+    _divides({**config, "num_key_value_heads": key_heads}, "num_key_value_heads", "num_attention_heads")
+    head_size = _size(config, "head_dim", width // heads)
+    positions = _size(config, "max_position_embeddings")
     window = config.get("sliding_window")
     if config["model_type"] == "mistral" and window is not None:
         positions = min(positions, int(window))  # within the window, windowed attention is plain attention
     return Architecture(
         family="llama",
-        layers=int(config["num_hidden_layers"]),
+        layers=_size(config, "num_hidden_layers"),
         width=width,
         heads=heads,
-        key_heads=int(config.get("num_key_value_heads") or heads),
+        key_heads=key_heads,
         head_size=head_size,
-        inner=int(config["intermediate_size"]),
-        vocabulary=int(config["vocab_size"]),
+        inner=_size(config, "intermediate_size"),
+        vocabulary=_size(config, "vocab_size"),
         positions=positions,
         activation=_activation(config.get("hidden_act", "silu")),
         epsilon=float(config.get("rms_norm_eps", 1e-6)),

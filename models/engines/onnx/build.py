@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import onnxruntime
 
+from models.canaries import canary_prompts
 from models.engines.onnx.architecture import Architecture, Precision, read_architecture
 from models.errors import CheckpointError
+from models.prompt import PromptWriter
+from models.tokenizer import FieldTokenizer
 
 if TYPE_CHECKING:
     from models.engines.onnx.decoder import Family
@@ -22,7 +25,7 @@ EXTEND: Final = "extend.onnx"
 WEIGHTS: Final = "weights.bin"
 PROBE: Final = "probe.onnx"
 FILES: Final = (SCORE, EXTEND, WEIGHTS, PROBE)
-_BUILDER: Final = ("architecture", "build", "decoder", "graph", "llama", "opt", "weights")
+_BUILDER: Final = ("architecture", "build", "decoder", "graph", "llama", "observe", "opt", "weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Recipe:
     Attributes:
         prompt: tokens of the longest prompt.
         rationale: tokens that may be decoded after it, label included.
+        examples: prompts like those to come, from the canaries; int8 evens out channels by what it sees in them.
         unsigned: int8 weights in the form that no processor sums wrongly; slower where the other form is right.
     """
 
@@ -41,6 +45,7 @@ class Recipe:
     prompt: int
     rationale: int
     precision: Precision
+    examples: tuple[tuple[int, ...], ...] = ()
     unsigned: bool = False
 
     @classmethod
@@ -53,6 +58,7 @@ class Recipe:
             prompt=manifest.max_tokens,
             rationale=1 + manifest.rationale.max_tokens,
             precision=precision,
+            examples=_examples(folder, manifest) if precision == "int8" else (),
         )
 
     @property
@@ -61,17 +67,15 @@ class Recipe:
         digest = hashlib.sha256()
         for module in _BUILDER:
             digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
-        parts = (
-            self.files,
-            self.labels,
-            self.prompt,
-            self.rationale,
-            self.precision,
-            self.unsigned,
-            onnxruntime.__version__,
-        )
-        digest.update(repr(parts).encode())
+        digest.update(repr((replace(self, folder=Path()), onnxruntime.__version__)).encode())
         return digest.hexdigest()[:16]
+
+
+def _examples(folder: Path, manifest: Manifest) -> tuple[tuple[int, ...], ...]:
+    if not manifest.canaries:
+        return ()
+    writer = PromptWriter(manifest, FieldTokenizer(folder))
+    return tuple(prefix + suffix for prefix, suffix in canary_prompts(manifest, writer))
 
 
 def architecture_of(recipe: Recipe) -> Architecture:
@@ -100,6 +104,7 @@ def build(recipe: Recipe, target: Path) -> None:
     # The onnx package is needed here alone: a start with cached graphs does without it.
     from models.engines.onnx.decoder import write_extend, write_score  # noqa: PLC0415
     from models.engines.onnx.graph import GraphWriter, WeightFile, write_probe  # noqa: PLC0415
+    from models.engines.onnx.observe import channel_peaks  # noqa: PLC0415
     from models.engines.onnx.weights import Checkpoint  # noqa: PLC0415
 
     architecture = architecture_of(recipe)
@@ -107,7 +112,8 @@ def build(recipe: Recipe, target: Path) -> None:
         longest = min(architecture.positions, recipe.prompt + recipe.rationale)
         family = _family(architecture, checkpoint, longest)
         weights = WeightFile(file, WEIGHTS)
-        writers = [GraphWriter(weights, recipe.precision, unsigned=recipe.unsigned) for _ in range(2)]
+        peaks = channel_peaks(family, recipe.examples, target) if recipe.examples else {}
+        writers = [GraphWriter(weights, recipe.precision, unsigned=recipe.unsigned, peaks=peaks) for _ in range(2)]
         (target / SCORE).write_bytes(write_score(writers[0], family, recipe.labels))
         (target / EXTEND).write_bytes(write_extend(writers[1], family))
     (target / PROBE).write_bytes(write_probe())

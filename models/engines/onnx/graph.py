@@ -5,7 +5,8 @@ Knows operators and numbers, not models. Linear layers come in two precisions:
 - float32: `x @ w + b`.
 - int8: weights rounded to signed 8 bits with one scale per output column; activations rounded to unsigned 8 bits around
   zero point 128 with one scale **per row**, taken when the graph runs. A row is a token: nothing about the other rows,
-  the other items or the padding can reach it, and no calibration data is needed. int32 sums are exact.
+  the other items or the padding can reach it. int32 sums are exact. Channels that are far larger than the others would
+  leave those few steps; where their peaks are known (from the checkpoint's canaries), they are evened out before.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -37,6 +38,17 @@ def quantise_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDA
     """Round a weight [K, N] to int8 with one symmetric scale per column: (int8 [K, N], float32 [N])."""
     scale = np.maximum(np.abs(weight).max(axis=0) / np.float32(127), _SMALLEST).astype(np.float32)
     return np.rint(weight / scale).astype(np.int8), scale
+
+
+def evening(peaks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Factors [K] by which activations are divided and weight rows multiplied, so that no channel drowns the others.
+
+    The square root of each channel's peak, as in SmoothQuant (arXiv 2211.10438, section 4) with alpha 0.5 and without
+    its weight term, which did not help here.
+    """
+    floored = np.maximum(peaks, peaks.max() / 1000 + _SMALLEST)
+    factors: NDArray[np.float32] = np.sqrt(floored / np.median(floored)).astype(np.float32)
+    return factors
 
 
 class WeightFile:
@@ -65,10 +77,21 @@ class WeightFile:
 class GraphWriter:
     """Appends nodes to one graph. Values are named by strings."""
 
-    def __init__(self, weights: WeightFile, precision: Precision, *, unsigned: bool = False) -> None:
+    def __init__(
+        self,
+        weights: WeightFile,
+        precision: Precision,
+        *,
+        unsigned: bool = False,
+        peaks: Mapping[str, NDArray[np.float32]] | None = None,
+        observe: bool = False,
+    ) -> None:
         self._weights = weights
         self._precision = precision
         self._unsigned = unsigned
+        self._peaks = peaks or {}
+        self._observe = observe
+        self._observed: set[str] = set()
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, TensorProto] = {}
         self._quantised: dict[str, tuple[str, str, str]] = {}
@@ -149,6 +172,7 @@ class GraphWriter:
         make: Callable[[], NDArray[np.float32]],
         bias: NDArray[np.float32] | None = None,
         *,
+        source: str | None = None,
         floor: float | None = None,
     ) -> str:
         """`x @ w + b` for rows x [T, K] and a weight float32 [K, N], in this graph's precision.
@@ -158,22 +182,36 @@ class GraphWriter:
             name: of the weight.
             make: reads the weight.
             bias: float32 [N].
+            source: a name for x, if its channels may differ so much that int8 should even them out.
             floor: no value of x is below this number <= 0, whatever the input: zero point and scale make use of it.
         """
         if self._precision == "float32":
             y = self.node("MatMul", x, self.weight(f"{name}.f32", make))
         else:
-            y = self._integer_product(x, name, make, floor)
+            if self._observe and source is not None and source not in self._observed:
+                self._observed.add(source)
+                peak = self.node("ReduceMax", self.node("Abs", x), self.ints(0), keepdims=0)
+                self.output(peak, source, TensorProto.FLOAT, ["K"])
+            evened = evening(self._peaks[source]) if source is not None and source in self._peaks else None
+            y = self._integer_product(x, name, make, evened, floor)
         if bias is None:
             return y
         return self.node("Add", y, self.weight(f"{name}.bias", lambda: bias))
 
-    def _integer_product(self, x: str, name: str, make: Callable[[], NDArray[np.float32]], floor: float | None) -> str:
+    def _integer_product(
+        self,
+        x: str,
+        name: str,
+        make: Callable[[], NDArray[np.float32]],
+        evened: NDArray[np.float32] | None,
+        floor: float | None,
+    ) -> str:
         quantised: list[tuple[NDArray[np.int8], NDArray[np.float32]]] = []
 
         def part(index: Literal[0, 1]) -> NDArray[Any]:
             if not quantised:
-                quantised.append(quantise_columns(make()))
+                weight = make()
+                quantised.append(quantise_columns(weight if evened is None else weight * evened[:, None]))
             return quantised[0][index]
 
         def shifted() -> NDArray[np.uint8]:
@@ -185,7 +223,8 @@ class GraphWriter:
             weight, centre = self.weight(f"{name}.i8", lambda: part(0)), self.constant(0, np.int8)
         columns = self.weight(f"{name}.scale", lambda: part(1))
         if x not in self._quantised:
-            self._quantised[x] = self._quantise_rows(x, floor)
+            even = x if evened is None else self.node("Mul", x, self.constant(1 / evened, np.float32))
+            self._quantised[x] = self._quantise_rows(even, floor)
         rows, scale, zero = self._quantised[x]
         one = self.constant(1.0, np.float32)
         y = self.node("MatMulIntegerToFloat", rows, weight, one, columns, zero, centre, domain=FUSED)

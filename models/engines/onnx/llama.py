@@ -57,7 +57,7 @@ class Llama:
         a = self.architecture
         keys = self._rotated(g, layer, x, positions, "k")
         name = f"{self._at(layer)}.self_attn.v_proj"
-        return keys, self._linear(g, x, name, a.width, a.key_heads * a.head_size)
+        return keys, self._linear(g, x, name, (a.width, a.key_heads * a.head_size), f"{self._at(layer)}.attention")
 
     def queries(self, g: GraphWriter, layer: int, x: str, positions: str) -> str:
         """Scaled after rotation: with a norm between, the weights cannot carry the scale."""
@@ -67,7 +67,7 @@ class Llama:
     def _rotated(self, g: GraphWriter, layer: int, x: str, positions: str, part: str) -> str:
         a, at = self.architecture, f"{self._at(layer)}.self_attn"
         width = a.head_size * (a.heads if part == "q" else a.key_heads)
-        y = self._linear(g, x, f"{at}.{part}_proj", a.width, width)
+        y = self._linear(g, x, f"{at}.{part}_proj", (a.width, width), f"{self._at(layer)}.attention")
         if a.query_key_norm:
             per_head = g.node("Reshape", y, g.ints(-1, width // a.head_size, a.head_size))
             y = self._norm(g, per_head, f"{at}.{part}_norm", a.head_size)
@@ -83,16 +83,17 @@ class Llama:
             raise AssertionError("every layer of this family attends")
         a, at = self.architecture, self._at(layer)
         width = a.heads * a.head_size
-        x = g.node("Add", x, self._linear(g, attended, f"{at}.self_attn.o_proj", width, a.width))
+        x = g.node("Add", x, self._linear(g, attended, f"{at}.self_attn.o_proj", (width, a.width)))
         y = self._norm(g, x, f"{at}.post_attention_layernorm", a.width)
-        gate = activate(g, a.activation, self._linear(g, y, f"{at}.mlp.gate_proj", a.width, a.inner))
-        inner = g.node("Mul", gate, self._linear(g, y, f"{at}.mlp.up_proj", a.width, a.inner))
-        return g.node("Add", x, self._linear(g, inner, f"{at}.mlp.down_proj", a.inner, a.width))
+        source = f"{at}.feed_forward"
+        gate = activate(g, a.activation, self._linear(g, y, f"{at}.mlp.gate_proj", (a.width, a.inner), source))
+        inner = g.node("Mul", gate, self._linear(g, y, f"{at}.mlp.up_proj", (a.width, a.inner), source))
+        return g.node("Add", x, self._linear(g, inner, f"{at}.mlp.down_proj", (a.inner, a.width), f"{at}.down"))
 
-    def _linear(self, g: GraphWriter, x: str, name: str, inputs: int, outputs: int) -> str:
+    def _linear(self, g: GraphWriter, x: str, name: str, size: tuple[int, int], source: str | None = None) -> str:
         c = self._c
-        bias = c.tensor(f"{name}.bias", outputs) if f"{name}.bias" in c else None
-        return g.linear(x, name, lambda: c.linear(f"{name}.weight", inputs, outputs), bias)
+        bias = c.tensor(f"{name}.bias", size[1]) if f"{name}.bias" in c else None
+        return g.linear(x, name, lambda: c.linear(f"{name}.weight", *size), bias, source=source)
 
     def _norm(self, g: GraphWriter, x: str, name: str, size: int) -> str:
         scale = g.weight(f"{name}.weight", lambda: self._c.tensor(f"{name}.weight", size))

@@ -80,7 +80,13 @@ class Opt:
         if part == "q_proj":
             scale = np.float32(a.head_size**-0.5)
             bias = c.tensor(f"{name}.bias", a.width) * scale
-        return g.linear(x, name, lambda: c.linear(f"{name}.weight", a.width, a.width) * scale, bias)
+        return g.linear(
+            x,
+            name,
+            lambda: c.linear(f"{name}.weight", a.width, a.width) * scale,
+            bias,
+            source=f"{self._at(layer)}.attention",
+        )
 
     def after_attention(self, g: GraphWriter, layer: int, x: str, attended: str | None) -> str:
         """Two residual sums, each normed after (or, pre-norm, before its sub-block)."""
@@ -112,6 +118,7 @@ class Opt:
             f"{at}.fc1",
             lambda: c.linear(f"{at}.fc1.weight", a.width, a.inner),
             c.tensor(f"{at}.fc1.bias", a.inner),
+            source=f"{at}.feed_forward",
         )
         inner = activate(g, a.activation, inner)
         y = g.linear(

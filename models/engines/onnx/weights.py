@@ -50,7 +50,7 @@ class Checkpoint:
             return sorted(set(index["weight_map"].values()))
         except FileNotFoundError as error:
             raise CheckpointError(f"{self._folder} holds neither {SINGLE} nor {INDEX}") from error
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise CheckpointError(f"{self._folder / INDEX} is not a safetensors index") from error
 
     def __contains__(self, name: str) -> bool:

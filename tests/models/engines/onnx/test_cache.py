@@ -1,0 +1,83 @@
+"""Built graphs on disk: complete or absent, checked, keyed by all that they depend on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from models.engines.onnx import cache
+from models.engines.onnx.build import FILES, Recipe
+from models.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from tests.models.engines.onnx.conftest import Tiny
+
+
+@pytest.fixture
+def recipe(mini: Tiny) -> Recipe:
+    """How to build the small checkpoint's graphs."""
+    return Recipe.of(mini.folder, mini.manifest, "int8")
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    """When each file was written, in nanoseconds."""
+    return {name: (folder / name).stat().st_mtime_ns for name in FILES}
+
+
+def test_graphs_are_built_once(recipe: Recipe, tmp_path: Path) -> None:
+    """A second start finds the first one's files and leaves no others."""
+    first = cache.graphs(recipe, tmp_path)
+    before = stamps(first)
+    assert cache.graphs(recipe, tmp_path) == first
+    assert stamps(first) == before
+    assert list(first.parent.iterdir()) == [first]
+
+
+@pytest.mark.parametrize("name", [*FILES, "graphs.json"])
+def test_a_damaged_file_is_built_again(recipe: Recipe, tmp_path: Path, name: str) -> None:
+    """One changed byte in any file is noticed and repaired: it would be a wrong score."""
+    folder = cache.graphs(recipe, tmp_path)
+    intact = {n: (folder / n).read_bytes() for n in FILES}
+    damaged = bytearray((folder / name).read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (folder / name).write_bytes(damaged)
+    assert {n: (cache.graphs(recipe, tmp_path) / n).read_bytes() for n in FILES} == intact
+
+
+def test_a_missing_file_is_built_again(recipe: Recipe, tmp_path: Path) -> None:
+    """So is one that was deleted."""
+    folder = cache.graphs(recipe, tmp_path)
+    (folder / FILES[0]).unlink()
+    assert (cache.graphs(recipe, tmp_path) / FILES[0]).is_file()
+
+
+def test_a_failed_build_leaves_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    """A checkpoint without weights fails and leaves no half-built folder."""
+    with pytest.raises(CheckpointError):
+        cache.graphs(replace(recipe, folder=tmp_path), tmp_path)
+    assert list((tmp_path / "graphs").iterdir()) == []
+
+
+def test_the_key_follows_what_graphs_depend_on(recipe: Recipe) -> None:
+    """Another file hash, label, limit or precision is another key; the folder's place is not."""
+    others = [
+        replace(recipe, files=(("model.safetensors", "0"),)),
+        replace(recipe, labels=(1, 2)),
+        replace(recipe, prompt=1),
+        replace(recipe, rationale=1),
+        replace(recipe, precision="float32"),
+        replace(recipe, unsigned=True),
+    ]
+    assert len({recipe.key, *(other.key for other in others)}) == len(others) + 1
+    assert replace(recipe, folder=Path("elsewhere")).key == recipe.key
+
+
+def test_the_environment_chooses_the_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """TIERWISE_CACHE_DIR comes before the platform's own folder."""
+    monkeypatch.setenv("TIERWISE_CACHE_DIR", str(tmp_path))
+    assert cache.default_root() == tmp_path
+    monkeypatch.delenv("TIERWISE_CACHE_DIR")
+    assert cache.default_root().name == "tierwise"
