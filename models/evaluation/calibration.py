@@ -1,7 +1,7 @@
 """Chooses beta and a temperature on labelled pairs that the model was not trained on.
 
-Temperature first, by the log-loss of the labels (Guo et al., arXiv 1706.04599), kept at 1 unless it helps; then beta on
-the grid of papers' cumulative tiering (arXiv 2508.12365 gives no value), by macro-F1.
+Temperature by the log-loss of the labels (Guo et al., arXiv 1706.04599), kept at 1 unless it helps and costs no tiers;
+then beta for cumulative tiering (arXiv 2508.12365 gives no value) on a grid, by macro-F1.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 FEWEST: Final = 20  # pairs of a tier; with fewer, its F1 is one lucky pair
 HELPS: Final = 0.01  # share of the log-loss that a temperature has to save
+WORTH: Final = 0.03  # macro-F1 that probabilities as they should be may cost; sharper ones often tier a little better
 SMOOTHING: Final = 2  # grid steps to each side: a plateau is chosen, not a spike
 FOLDS: Final = 5
 _LOG_RANGE: Final = (math.log(0.1), math.log(10.0))
@@ -98,6 +99,21 @@ def fit_temperature(logprobs: NDArray[np.float32], truth: NDArray[np.int64]) -> 
         low, high = (low, right) if loss(left) <= loss(right) else (left, high)
     best = (low + high) / 2.0
     return round(math.exp(best), 3) if loss(best) < (1.0 - HELPS) * loss(0.0) else 1.0
+
+
+def choose(sample: Sample, logprobs: NDArray[np.float32]) -> tuple[float, float]:
+    """Beta and temperature.
+
+    The temperature of the least log-loss is taken unless the best macro-F1 under it is lower than without one by more
+    than 0.03: a better probability must not buy worse tiers.
+    """
+    best: dict[float, SweepPoint] = {}
+    for temperature in (1.0, fit_temperature(logprobs, sample.truth)):
+        points = sweep_betas(sample, tiers.softmax(logprobs, temperature))
+        beta = choose_beta(points)
+        best[temperature] = next(p for p in points if p.beta == beta)
+    plain, (fitted, point) = best[1.0], list(best.items())[-1]
+    return (point.beta, fitted) if point.macro_f1 >= plain.macro_f1 - WORTH else (plain.beta, 1.0)
 
 
 def choose_beta(points: Sequence[SweepPoint]) -> float:

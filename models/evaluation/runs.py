@@ -207,9 +207,7 @@ async def calibrate(
     before = Judged.of(manifest, logprobs)
     separated = calibration.separation(sample, before.scores, manifest)
     calibration.check_separation(separated)
-    temperature = calibration.fit_temperature(logprobs, sample.truth)
-    points = sweep(sample, tiers.softmax(logprobs, temperature))
-    beta = calibration.choose_beta(points)
+    beta, temperature = calibration.choose(sample, logprobs)
     after = Judged.of(manifest.model_copy(update={"beta": beta, "temperature": temperature}), logprobs)
     good = is_good(sample, manifest)
     cross = None
@@ -223,7 +221,7 @@ async def calibrate(
         current=calibration.choice(sample, logprobs, manifest, beta=manifest.beta, temperature=manifest.temperature),
         chosen=calibration.choice(sample, logprobs, manifest, beta=beta, temperature=temperature),
         separation=separated,
-        sweep=points,
+        sweep=sweep(sample, after.verdicts.probabilities),
         reliability=reliability(after.good_probability, good),
         reliability_before=reliability(before.good_probability, good),
         cross_fit=cross,

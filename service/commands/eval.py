@@ -97,10 +97,10 @@ def evaluate(
 async def _attack(settings: Settings, file: Path, progress: Progress) -> AttackReport:
     async with opened(settings) as judge:
         tiers = judge.manifest.tiers
-        pairs = [p for p in read_labelled(file, tiers, assume=len(tiers) - 1) if p.tier == len(tiers) - 1]
-        return await run_attacks(
-            judge, pairs, subject_of(judge, None), lambda done, total: progress("attacks", done, total)
-        )
+        worst = len(tiers) - 1
+        irrelevant = [p for p in read_labelled(file, tiers, assume=worst) if p.tier == worst]
+        pairs, index = with_chunks(settings, irrelevant)
+        return await run_attacks(judge, pairs, subject_of(judge, index), partial(progress, "attacks"))
 
 
 async def _evaluate(

@@ -44,6 +44,22 @@ def test_temperature_stays_at_one_unless_it_helps() -> None:
     assert calibration.fit_temperature(logits, sample.truth) == 1.0
 
 
+def test_a_better_probability_does_not_buy_worse_tiers() -> None:
+    """A temperature whose best tiers are worse than those without it is left out."""
+    sample, logits = drawn(2000, sharpness=3.0)
+    beta, temperature = calibration.choose(sample, logits)
+    assert temperature == pytest.approx(3.0, rel=0.1)
+    truth = sample.truth
+    confident = np.full((2000, 4), -12.0, dtype=np.float32)
+    confident[np.arange(2000), truth] = 0.0
+    flat = np.where(np.arange(2000)[:, None] % 3 == 0, confident[:, ::-1], confident)  # a third is badly wrong
+    beta, temperature = calibration.choose(sample, flat)
+    p = tiers.softmax(flat)
+    assert calibration.macro_f1_at(sample, tiers.softmax(flat, temperature), beta) >= (
+        calibration.macro_f1_at(sample, p, 0.5) - calibration.WORTH
+    )
+
+
 def points(*f1: float) -> list[SweepPoint]:
     """A sweep over the grid, the given values around one half."""
     betas = [0.5 + 0.01 * (n - len(f1) // 2) for n in range(len(f1))]

@@ -79,7 +79,10 @@ async def test_flips_come_worst_first(judge: Judge, pairs: list[LabelledPair]) -
     assert (report.flips[0].a.predicted, report.flips[0].b.predicted) == ("4-Excellent", "1-Irrelevant")
     assert report.flip_counts["worse"] == 1
     assert report.flip_counts["band"] == 1  # Good to Bad; Excellent to Related stays Good
-    assert report.difference.figures["accuracy"].value == pytest.approx(-1 / 32)
+    assert report.difference.figures["accuracy"].value == 0.0  # one lost, one won
+    kappa = report.difference.figures["quadratic_kappa"].value
+    assert kappa is not None
+    assert kappa < 0  # but the loss is the farther one
 
 
 def test_side_by_side_counts_pages() -> None:
