@@ -159,7 +159,7 @@ class VllmEngine:
             EngineUnavailableError: dead, hung or starting.
         """
         batch = _Batch([[*prefix, *suffix] for suffix in suffixes], deadline, scope)
-        self._check_length(batch.prompts, 1)
+        self._check_length(batch.prompts)
         llm, lost = self._process.current()
         if batch.prompts and not deadline.expired:
             tokens = sum(map(len, batch.prompts))
@@ -180,14 +180,18 @@ class VllmEngine:
         max_tokens: int,
         scope: str = "",
     ) -> AsyncIterator[int]:
-        """See the port. Tokens come as the engine's steps do; leaving the loop early aborts the request."""
+        """See the port. Tokens come as the engine's steps do; leaving the loop early aborts the request.
+
+        The end token is not among them, and there are no more than the context has room for.
+        """
         prompt = [*prefix, *suffix, label]
-        self._check_length([prompt], max_tokens)
+        self._check_length([prompt])
         llm, lost = self._process.current()
+        end = self._manifest.rationale.end_token_id
         params = SamplingParams(
-            max_tokens=max_tokens,
+            max_tokens=min(max_tokens, self._limit - len(prompt)),
             temperature=0,
-            stop_token_ids=[self._manifest.rationale.end_token_id],
+            stop_token_ids=[end],
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
         )
@@ -201,7 +205,8 @@ class VllmEngine:
                 output = step.result()
                 finished = output.finished
                 for token in output.outputs[0].token_ids:
-                    yield token
+                    if token != end:
+                        yield token
         finally:
             if not finished and not llm.errored:
                 await llm.abort(collector.request_id, internal=True)
@@ -254,10 +259,10 @@ class VllmEngine:
             values = tuple(found[label].logprob for label in self._labels)
             batch.reads[n] = LabelRead(values, output.num_cached_tokens or 0)
 
-    def _check_length(self, prompts: Sequence[Sequence[int]], answer: int) -> None:
+    def _check_length(self, prompts: Sequence[Sequence[int]]) -> None:
         longest = max(map(len, prompts), default=0)
-        if longest + answer > self._limit:
-            raise PromptTooLongError(f"prompt of {longest} tokens and {answer} to come, the engine takes {self._limit}")
+        if longest >= self._limit:
+            raise PromptTooLongError(f"prompt of {longest} tokens; with the answer's the engine takes {self._limit}")
 
 
 async def _fill_one_step(llm: AsyncLLM) -> None:

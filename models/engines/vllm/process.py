@@ -154,9 +154,9 @@ class EngineProcess:
 
     def _construct(self) -> AsyncLLM:
         """Blocks for seconds to minutes: loads, compiles, sizes the cache."""
-        before = set(psutil.Process().children(recursive=True))
         self._llm = AsyncLLM.from_engine_args(self._arguments, stat_loggers=[self.meter.logger])
-        self._family = [p for p in psutil.Process().children(recursive=True) if p not in before]
+        cores = [psutil.Process(p.pid) for p in self._llm.engine_core.resources.engine_manager.processes]
+        self._family = [*cores, *(worker for core in cores for worker in core.children(recursive=True))]
         return self._llm
 
     async def _until_lost(self, llm: AsyncLLM) -> str:

@@ -113,7 +113,7 @@ class VllmServerEngine:
         """
         servers = self._route(prefix, scope)
         prompts = [[*prefix, *suffix] for suffix in suffixes]
-        _check_length(prompts, 1, servers)
+        _check_length(prompts, servers)
         reads: Sequence[LabelRead | None] | None = None
         if prompts and not deadline.expired:
             reads = await self._first_answer(servers, prompts, deadline, scope)
@@ -131,15 +131,18 @@ class VllmServerEngine:
         max_tokens: int,
         scope: str = "",
     ) -> AsyncIterator[int]:
-        """See the port. Another server is tried only while nothing was decoded."""
+        """See the port. Another server is tried only while nothing was decoded.
+
+        The end token is not among the ids, and there are no more than the context has room for.
+        """
         servers = self._route(prefix, scope)
         prompt = [*prefix, *suffix, label]
-        _check_length([prompt], max_tokens, servers)
+        room = _check_length([prompt], servers)
         self._budget.call()
         began = False
         for n, server in enumerate(servers):
             try:
-                async with aclosing(self._decode(server, prompt, deadline, max_tokens, scope)) as tokens:
+                async with aclosing(self._decode(server, prompt, deadline, min(max_tokens, room), scope)) as tokens:
                     async for token in tokens:
                         began = True
                         yield token
@@ -240,11 +243,12 @@ class VllmServerEngine:
     async def _decode(
         self, server: Server, prompt: Sequence[int], deadline: Deadline, max_tokens: int, scope: str
     ) -> AsyncGenerator[int]:
+        end = self._manifest.rationale.end_token_id
         body = decode_request(
             server.model,
             prompt,
             max_tokens=max_tokens,
-            end=self._manifest.rationale.end_token_id,
+            end=end,
             priority=server.priority(deadline),
             scope=scope,
         )
@@ -255,7 +259,8 @@ class VllmServerEngine:
                     if ids is None:
                         return
                     for token in ids:
-                        yield token
+                        if token != end:
+                            yield token
         except BadReplyError as error:
             raise EngineUnavailableError(f"{server.url} {error}") from error
         raise EngineUnavailableError(f"{server.url} broke off in the middle of a rationale")
@@ -302,8 +307,10 @@ class VllmServerEngine:
                 server.expel("; ".join(problems))
 
 
-def _check_length(prompts: Sequence[Sequence[int]], answer: int, servers: Sequence[Server]) -> None:
+def _check_length(prompts: Sequence[Sequence[int]], servers: Sequence[Server]) -> int:
+    """Tokens of room behind the longest prompt, at least one."""
     longest = max(map(len, prompts), default=0)
     limit = min(server.limit for server in servers)
-    if longest + answer > limit:
-        raise PromptTooLongError(f"prompt of {longest} tokens and {answer} to come, the servers take {limit}")
+    if longest >= limit:
+        raise PromptTooLongError(f"prompt of {longest} tokens; with the answer's the servers take {limit}")
+    return limit - longest
