@@ -25,9 +25,15 @@ RUN hatchling build -t wheel -d /dist
 # Dependencies first: they change less often than the code, and their layer is the large one.
 FROM tools AS cpu-install
 COPY pyproject.toml ./
-RUN uv pip install --constraints constraints.txt --requirements pyproject.toml
+RUN uv pip install --constraints constraints.txt --requirements pyproject.toml \
+    && find /opt/tierwise -depth -type d -name 'test*' -regex '.*/tests?' -exec rm -r {} +
 COPY --from=wheel /dist /dist
 RUN uv pip install --no-deps /dist/*.whl
+# What a first start would build: the demo's knowledge, for TIERWISE_KNOWLEDGE, and the shipped checkpoint's graphs.
+RUN cat /opt/tierwise/lib/python3*/site-packages/retrieval/demo/*.jsonl >documents.jsonl \
+    && /opt/tierwise/bin/tierwise index build --input documents.jsonl --output /opt/tierwise/knowledge
+RUN TIERWISE_CACHE_DIR=/opt/tierwise/cache /opt/tierwise/bin/python -c \
+    "from models.engines.onnx import OnnxEngine as E; from models.manifest import *; E.load(SHIPPED, load_manifest(SHIPPED))"
 
 FROM tools AS gpu-install
 COPY pyproject.toml ./
@@ -79,3 +85,4 @@ COPY --from=gpu-install /opt/tierwise /opt/tierwise
 # Last, so that a build without --target makes it.
 FROM runtime AS cpu
 COPY --from=cpu-install /opt/tierwise /opt/tierwise
+ENV TIERWISE_CACHE_DIR=/opt/tierwise/cache

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-BASE_ARCHIVE = ROOT / ".cache" / "base.tar"
+BASE_CONTEXT = ROOT / ".cache" / "base"
 BASE = "localhost/base:test"
 CERTIFICATES = "/etc/ssl/certs"
 SCRATCH = "/tmp"  # noqa: S108 # inside the container
@@ -37,45 +37,39 @@ class Containers:
     """One store of images and the programs that work on it. Everything lies below `folder`."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._driver = "overlay" if self._works("overlay") else "vfs"
+        self._store = ["--root", str(folder / "store"), "--runroot", str(folder / "run")]
+        probe = ["buildah", "--storage-driver", "overlay", *self._store, "info"]
+        driver = "vfs" if subprocess.run(probe, capture_output=True, check=False).returncode else "overlay"
+        self._buildah = ["buildah", "--storage-driver", driver, *self._store]
         config, storage = folder / "containers.conf", folder / "storage.conf"
         config.write_text(CONFIG)
         storage.write_text(
-            f'[storage]\ndriver = "{self._driver}"\ngraphroot = "{folder / "store"}"\nrunroot = "{folder / "run"}"\n'
+            f'[storage]\ndriver = "{driver}"\ngraphroot = "{folder / "store"}"\nrunroot = "{folder / "run"}"\n'
         )
         self.environment = os.environ | {"CONTAINERS_CONF": str(config), "CONTAINERS_STORAGE_CONF": str(storage)}
 
-    def _works(self, driver: str) -> bool:
-        probe = [*self._buildah(driver, "probe"), "info"]
-        return subprocess.run(probe, capture_output=True, check=False).returncode == 0
-
-    def _buildah(self, driver: str, store: str) -> list[str]:
-        run = self._folder / f"{store}-run" if store != "store" else self._folder / "run"
-        return ["buildah", "--storage-driver", driver, "--root", str(self._folder / store), "--runroot", str(run)]
-
     def make_base(self) -> None:
         """Make the base image, from the archive when there is one."""
-        if not BASE_ARCHIVE.exists():
-            BASE_ARCHIVE.parent.mkdir(exist_ok=True)
-            part = BASE_ARCHIVE.with_suffix(".part.tar")
+        archive = BASE_CONTEXT / "base.tar"
+        if not archive.exists():
+            BASE_CONTEXT.mkdir(parents=True, exist_ok=True)
+            part = BASE_CONTEXT / "part.tar"
             packages = "--include=python3,python3-venv,python3-pip,ca-certificates"
-            subprocess.run(["mmdebstrap", "--quiet", "--variant=essential", packages, "bookworm", part], check=True)
-            part.rename(BASE_ARCHIVE)
-        context = self._folder / "base"
-        context.mkdir()
-        (context / "base.tar").symlink_to(BASE_ARCHIVE)
-        (context / "base.tar").unlink()
-        os.link(BASE_ARCHIVE, context / "base.tar")
-        (context / "Dockerfile").write_text(BASE_FILE)
-        self.build(context, BASE)
+            subprocess.run(["mmdebstrap", "--quiet", "--variant=apt", packages, "bookworm", part], check=True)
+            part.rename(archive)
+        (BASE_CONTEXT / "Dockerfile").write_text(BASE_FILE)
+        self.build(BASE_CONTEXT, BASE)
 
     def build(self, context: Path, tag: str, *arguments: str) -> None:
         """Build an image from a folder with a Dockerfile."""
         own = ["bud", "--quiet", "--isolation", "chroot", "--network", "host", "--pull-never", "--format", "docker"]
         mounts = ["--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"]
-        command = [*self._buildah(self._driver, "store"), *own, *mounts, "--tag", tag, *arguments, str(context)]
+        command = [*self._buildah, *own, *mounts, "--tag", tag, *arguments, str(context)]
         subprocess.run(command, check=True)
+
+    def clear(self) -> None:
+        """Remove every image and container, so that the folder can be deleted."""
+        subprocess.run([*self._buildah, "rmi", "--all", "--force"], check=True)
 
     def inspect(self, tag: str) -> dict[str, Any]:
         """Return what an image says about itself."""
