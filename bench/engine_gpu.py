@@ -2,8 +2,8 @@
 
 MODEL is a Hugging Face name or folder, or `0.6b` for Qwen3-0.6B's shape with dummy weights (speed alone). Items of
 300 tokens, 120 of them the prefix that ten items share, arrive as requests at a fixed rate; the highest rate whose p99
-stays below 500 ms is the answer. Public references, both with a 0.6B model: 1,200 items/s per H100 for SGLang's multi-item
-scoring (pull request 10979, the same 120 + 180 tokens), 2,200 for LinkedIn's tuned stack.
+stays below 500 ms is the answer. Public references, both with a 0.6B model: 1,200 items/s per H100 for SGLang's
+multi-item scoring (pull request 10979, the same 120 + 180 tokens), 2,200 for LinkedIn's tuned stack.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -7,12 +6,14 @@ import pytest
 from models.deadline import Deadline
 from models.engines.port import ItemStatus
 from models.engines.vllm import VllmEngine
-from models.engines.vllm.arguments import CPU_BLOCK, Options
+from models.engines.vllm.arguments import CPU_BLOCK
 from models.errors import CheckpointError, PromptTooLongError
 from models.manifest import Manifest
 from models.prompt import Prompt
 
-from .conftest import CHECKPOINT, Reference
+from .conftest import Reference
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # where the engine lives
 
 TOLERANCE = 1e-4  # log-probabilities, float32 against float32, other order of additions
 
@@ -201,18 +202,3 @@ async def test_an_adapter_is_a_judge_of_its_own(
     assert engine.health().alive
     with pytest.raises(CheckpointError, match="toys"):
         engine.adapter("garden")
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda m: m.model_copy(update={"max_tokens": 512}), "lower max_tokens"),
-        (lambda m: m, "adapter_config.json"),
-    ],
-)
-def test_what_vllm_cannot_serve_is_refused_before_it_starts(
-    manifest: Manifest, change: Callable[[Manifest], Manifest], said: str
-) -> None:
-    """Prompts longer than the context and folders without an adapter are named at once."""
-    with pytest.raises(CheckpointError, match=said):
-        VllmEngine.load(CHECKPOINT, change(manifest), Options(adapters={"toys": CHECKPOINT}))

@@ -15,6 +15,8 @@ from models.prompt import Prompt
 
 from .conftest import START_SECONDS, Reference
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # where the engine lives
+
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that happens in another process."""

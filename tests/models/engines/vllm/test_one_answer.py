@@ -20,6 +20,8 @@ from models.tiers import judge
 from .conftest import CHECKPOINT, VllmServer
 from .test_server import OPTIONS
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # where the engine lives
+
 MEAN, P99, FLIPS, NEAR = 0.01, 0.05, 0.01, 0.05
 
 

@@ -20,6 +20,8 @@ from models.prompt import Prompt
 
 from .conftest import CHECKPOINT, Reference, VllmServer
 
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # where the engine lives
+
 OPTIONS = PoolOptions(model="judge", probe_every=0.5, probe_timeout=5.0)
 
 
