@@ -1,5 +1,7 @@
 """The wheel, installed with nothing but its base dependencies, is the whole product, and a light one."""
 
+import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -18,7 +20,7 @@ root = pathlib.Path(service.__file__).parent.parent
 for package in ("models", "retrieval", "service"):
     for path in sorted((root / package).rglob("*.py")):
         name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
-        if not name.startswith("models.train."):
+        if not f"{name}.".startswith(("models.train.", "models.engines.vllm.")):
             importlib.import_module(name)
 """
 
@@ -50,7 +52,12 @@ def installed(environment: Path) -> list[Distribution]:
 def run(environment: Path, *command: str | Path, folder: Path) -> str:
     """Run a program of the environment in a folder that holds nothing of the project; return what it printed."""
     done = subprocess.run(
-        [environment / "bin" / command[0], *command[1:]], cwd=folder, capture_output=True, text=True, check=False
+        [environment / "bin" / command[0], *command[1:]],
+        cwd=folder,
+        env=os.environ | {"TIERWISE_CACHE_DIR": str(folder / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -66,6 +73,7 @@ def test_wheel_holds_the_product_and_nothing_else(wheel: Path) -> None:
     assert {f"{metadata}/licenses/LICENSE", f"{metadata}/licenses/NOTICE"} <= names
     checkpoint = {name.rpartition("/")[2] for name in names if name.startswith("models/checkpoints/tierwise-mini/")}
     assert {"tierwise.json", "config.json", "tokenizer.json", "model.safetensors"} <= checkpoint
+    assert {"service/demo/products.jsonl", "retrieval/demo/cards.jsonl", "retrieval/embedder/table.npy"} <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests/")]
 
 
@@ -84,7 +92,7 @@ def test_base_install_is_light(installed: list[Distribution]) -> None:
 
 
 def test_every_module_imports_on_the_base_install(environment: Path, tmp_path: Path) -> None:
-    """Only training needs more than the base: every other module imports, and asks for extras when it uses them."""
+    """Training and vLLM need more than the base: every other module imports, and asks for extras when it uses them."""
     run(environment, "python", "-c", IMPORT_ALL, folder=tmp_path)
 
 
@@ -92,3 +100,14 @@ def test_command_explains_itself_anywhere(environment: Path, tmp_path: Path) -> 
     """`tierwise --help` works in an empty folder and names the commands that matter."""
     printed = run(environment, "tierwise", "--help", folder=tmp_path)
     assert all(command in printed for command in ("serve", "score", "demo"))
+
+
+def test_scores_a_pair_from_an_empty_folder(environment: Path, tmp_path: Path) -> None:
+    """The installed command scores a file with what the wheel brings, beside nothing of the project."""
+    pair = {"query": "laptop", "item": {"id": "a", "title": "Notebook 15.6 inch, 16 GB, 512 GB SSD", "brand": "Acme"}}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
+    run(environment, "tierwise", "score", "--input", "pairs.jsonl", "--output", "scores.jsonl", folder=tmp_path)
+    (scored,) = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    assert scored["id"] == "a"
+    assert scored["status"] == "ok"
+    assert abs(sum(scored["probabilities"].values()) - 1) < 1e-6
