@@ -23,6 +23,7 @@ from retrieval.documents import BadLine, bad_input, read_documents
 from retrieval.embedding import STATIC_FILES, StaticEmbedder
 from retrieval.errors import InputError
 from retrieval.index import build_index, write_index
+from retrieval.lexicon import LexiconWriter
 from retrieval.snapshot import (
     CHUNKS,
     CURRENT,
@@ -129,11 +130,15 @@ def _write_chunks(
 ) -> tuple[int, list[BadLine], Vectors]:
     bad: list[BadLine] = []
     done = 0
-    offsets, vectors, batch = [0], [], []
+    offsets: list[int] = [0]
+    vectors: list[Vectors] = []
+    batch: list[Chunk] = []
+    lexicon = LexiconWriter()
 
     def write(file: BinaryIO) -> None:
         vectors.append(embedder.embed([c.text for c in batch]))
         for chunk in batch:
+            lexicon.add(chunk.title, chunk.text)
             line = json.dumps({k: v for k, v in asdict(chunk).items() if v}, ensure_ascii=False)
             offsets.append(offsets[-1] + file.write(line.encode() + b"\n"))
         batch.clear()
@@ -158,6 +163,7 @@ def _write_chunks(
         if batch:
             write(file)
     np.save(work / OFFSETS, np.array(offsets, np.uint64))
+    lexicon.write(work)
     return done, bad, np.concatenate(vectors) if vectors else np.zeros((0, embedder.dimension), np.float32)
 
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from retrieval.compatibility import Device, devices_of
-from retrieval.types import TypeFacts, type_facts
+from retrieval.product_types import TypeFacts, type_facts
+from retrieval.wordlists import wordlist
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from retrieval.catalogue import Product
 
 MIN_PRODUCTS: Final = 3  # fewer say nothing about a brand, type or series as such
+MAX_SERIES_WORDS: Final = 3  # more are a sentence
 MAX_LISTED: Final = 8
 MAX_CHARACTERS: Final = 200
 MAX_DEVICES_LISTED: Final = 14
@@ -32,7 +34,7 @@ K = TypeVar("K")
 _NO_ID: Final = re.compile(r"[^a-z0-9]+")
 _SERIES_WORD: Final = re.compile(r"^[A-Z][A-Za-z.'-]*[A-Za-z0-9+]?$")
 _BRAND_SHARE: Final = 0.8
-COLOURS: Final = frozenset("black white grey gray silver blue red green yellow cyan magenta photo matte light vivid colour color".split())
+COLOURS: Final = wordlist("colours")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def make_cards(products: Sequence[Product], everyday: Mapping[str, Sequence[str]
 
 
 def series_of(products: Sequence[Product]) -> dict[str, str]:
-    """Product id -> series. Titles read brand + [series] + name; or the name itself begins with the brand's own words."""
+    """Product id -> series: what stands between brand and name in a title, or brand's own words that begin the name."""
     before = {p.id: _before_name(p) for p in products}
     words: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for p in products:
@@ -89,7 +91,7 @@ def series_of(products: Sequence[Product]) -> dict[str, str]:
         if not named:
             rest = p.title[len(p.brand) :].split() if p.title.startswith(p.brand) else []
             run: list[str] = []
-            for word in rest[:3]:
+            for word in rest[:MAX_SERIES_WORDS]:
                 if not _SERIES_WORD.match(word) or word.lower().rstrip("s") in categories or word.lower() in COLOURS:
                     break
                 run.append(word)
@@ -106,7 +108,7 @@ def _before_name(product: Product) -> list[str]:
     if at <= len(product.brand) or not product.title.startswith(product.brand):
         return []
     words = product.title[len(product.brand) : at].split()
-    return words if words and len(words) <= 3 and _SERIES_WORD.match(words[0]) else []  # noqa: PLR2004 - longer is a sentence
+    return words if 0 < len(words) <= MAX_SERIES_WORDS and _SERIES_WORD.match(words[0]) else []
 
 
 def _brand_cards(products: Sequence[Product], series: Mapping[str, str]) -> Iterable[Card]:
@@ -158,27 +160,34 @@ def _fits_cards(products: Sequence[Product], fits: Mapping[str, tuple[Device, ..
         text = f"{what} {listed(names)} {'fits' if len(names) == 1 else 'fit'} {_devices(fits[own[0].id])}."
         keys = {"brand": brand, "type": category, "device": str(fits[own[0].id][0])}
         title = f"{what} {next(iter(names))}"
-        yield Card(f"fits:{key_of(brand)}/{key_of(next(iter(names)))}-{own[0].id}", "fits", title, text, keys, tuple(p.id for p in own))
+        yield Card(
+            f"fits:{key_of(brand)}/{key_of(next(iter(names)))}-{own[0].id}",
+            "fits",
+            title,
+            text,
+            keys,
+            tuple(p.id for p in own),
+        )
 
 
 def _takes_cards(products: Sequence[Product], fits: Mapping[str, tuple[Device, ...]]) -> Iterable[Card]:
     by_id = {p.id: p for p in products}
     supplies: defaultdict[Device, list[str]] = defaultdict(list)
-    for product_id, devices in fits.items():
-        for device in devices:
+    for product_id, named in fits.items():
+        for device in named:
             supplies[device].append(product_id)
-    shared: defaultdict[tuple[str, tuple[str, ...]], list[Device]] = defaultdict(list)
+    alike: defaultdict[tuple[str, tuple[str, ...]], list[Device]] = defaultdict(list)
     for device, own in supplies.items():
-        shared[device.brand, tuple(own)].append(device)
-    for (brand, own), devices in shared.items():
-        if len({(by_id[i].brand, by_id[i].category, frozenset(fits[i])) for i in own}) < 2:  # noqa: PLR2004
-            continue  # the fits card of its only group says it already
+        alike[device.brand, tuple(own)].append(device)
+    for (brand, ids), devices in alike.items():
+        if len({(by_id[i].brand, by_id[i].category, frozenset(fits[i])) for i in ids}) == 1:
+            continue  # the fits card of this one group says it already
         parts = []
-        for category, group in _grouped([by_id[i] for i in own], lambda p: p.category):
+        for category, group in _grouped([by_id[i] for i in ids], lambda p: p.category):
             parts.append(f"{category or 'also'} {listed(dict.fromkeys(p.name or p.title for p in group))}")
         text = f"{_devices(devices)} takes: {'; '.join(parts)}."
         keys = {"brand": brand, "device": str(devices[0])}
-        yield Card(f"takes:{key_of(str(devices[0]))}", "takes", f"Supplies for {devices[0]}", text, keys, own)
+        yield Card(f"takes:{key_of(str(devices[0]))}", "takes", f"Supplies for {devices[0]}", text, keys, ids)
 
 
 def _grouped(products: Iterable[Product], key: Callable[[Product], K]) -> Iterable[tuple[K, list[Product]]]:

@@ -3,7 +3,7 @@
 Distributors write titles by a grammar: brand + [series] + name + category phrase + values, as in
 "Samsung CLX-C8380A toner cartridge Original Cyan 1 pc(s)". The category phrase is the run of lower-case words after the
 name. Phrases seen at least twice become the vocabulary; a title that does not follow the grammar takes the longest
-vocabulary phrase in it. What is still open is classified by naive Bayes over attribute names and words, learned from the
+vocabulary phrase in it. What is still open is classified by naive Bayes over attributes and words, learned from the
 products that did tell, and left empty where that is not sure.
 """
 
@@ -32,7 +32,9 @@ MIN_MARGIN: Final = 4.0  # nats over the second best category
 _WORD: Final = re.compile(r"^[a-z][a-z'/&,-]*$")
 _ACRONYM: Final = re.compile(r"^[A-Z]{2}[A-Z0-9/-]*$")
 _BRACKETED: Final = re.compile(r"^\([A-Za-z/ ]+\)$")
-_NOT_A_CATEGORY: Final = frozenset({"black", "blank", "other", "portable", "not categorized", "multifunctional", "holder"})
+_NOT_A_CATEGORY: Final = frozenset(
+    {"black", "blank", "other", "portable", "not categorized", "multifunctional", "holder"}
+)
 _NOT_LETTERS: Final = re.compile(r"[^a-z0-9'/&()-]+")
 _TERM: Final = re.compile(r"[a-z][a-z'-]+")
 
@@ -106,14 +108,18 @@ def _classify(products: Sequence[Product], found: Sequence[str]) -> list[str]:
         if result[i] or not known:
             continue
         score = np.sum(known, axis=0)
-        score[[any(v not in closed[a] for a, v in products[i].attributes.items() if a in closed) for closed in kinds]] = -np.inf
+        score[
+            [any(v not in closed[a] for a, v in products[i].attributes.items() if a in closed) for closed in kinds]
+        ] = -np.inf
         second, best = np.argsort(score)[-2:]
         if score[best] >= MIN_EVIDENCE * math.sqrt(len(known)) and score[best] - score[second] >= MIN_MARGIN:
             result[i] = classes[best]
     return result
 
 
-def _closed_values(products: Sequence[Product], found: Sequence[str], classes: Sequence[str]) -> list[dict[str, set[str]]]:
+def _closed_values(
+    products: Sequence[Product], found: Sequence[str], classes: Sequence[str]
+) -> list[dict[str, set[str]]]:
     """For each class, the attributes that take only a few values in it: no product with another value belongs to it."""
     values: dict[str, defaultdict[str, Counter[str]]] = {c: defaultdict(Counter) for c in classes}
     for product, category in zip(products, found, strict=True):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     CountTokens = Callable[[Sequence[str]], Sequence[int]]
 
-_SENTENCE: Final = re.compile(r"(?<=[.!?;])\s+(?=[^\W_]|[\"'(\[])|(?<=[\u3002\uff01\uff1f])")  # noqa: RUF001 - CJK stops
+_SENTENCE: Final = re.compile(r"(?<=[.!?;])\s+(?=[^\W_]|[\"'(\[])|(?<=[\u3002\uff01\uff1f])")
 _CHARACTERS_PER_TOKEN: Final = 24  # no text is longer per token; bounds the work on text without spaces
 _SHORTEST: Final = 8  # tokens; a budget below cannot hold a sentence
 
@@ -25,7 +25,13 @@ class Chunk:
     id: str
     text: str
     source: str
+    title: str = ""
     url: str = ""
+
+
+def leading_title(title: str, text: str) -> str:
+    """A text with its title in front, unless it begins with it."""
+    return text if text.lower().startswith(title.lower()) else f"{title}: {text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +50,14 @@ class Chunker:
 
     def __post_init__(self) -> None:
         if self.budget < _SHORTEST or not 0 <= self.overlap <= self.budget // 2:
-            msg = f"a chunk of {self.budget} tokens with an overlap of {self.overlap}: need >= {_SHORTEST}, overlap <= half"
+            msg = (
+                f"chunks of {self.budget} tokens that share {self.overlap}: need {_SHORTEST} or more, and half at most"
+            )
             raise ValueError(msg)
 
     def chunk(self, document: Document) -> Iterator[Chunk]:
         """Yield the chunks of a document; each has at most `budget` tokens. A title leads every chunk it fits."""
-        title = "" if document.text.lower().startswith(document.title.lower()) else f"{document.title}: "
+        title = leading_title(document.title, document.text).removesuffix(document.text)
         room = self.budget - (self._count(title) if title else 0)
         if room < self.budget // 2:  # a title that leaves no room for text is text like the rest
             title, room = "", self.budget
@@ -58,7 +66,7 @@ class Chunker:
             document_text = document.text
         for n, text in enumerate(self._pack(document_text, room), start=1):
             chunk_id = document.id if n == 1 else f"{document.id}#{n}"
-            yield Chunk(chunk_id, title + text, document.source, document.url)
+            yield Chunk(chunk_id, title + text, document.source, document.title, document.url)
 
     def _count(self, text: str) -> int:
         return self.count_tokens([text])[0]
@@ -68,7 +76,9 @@ class Chunker:
             yield text
             return
         sentences = [s for s in _SENTENCE.split(text) if s.strip()]
-        pieces = [p for s, n in zip(sentences, self.count_tokens(sentences), strict=True) for p in self._fit(s, n, room)]
+        pieces = [
+            p for s, n in zip(sentences, self.count_tokens(sentences), strict=True) for p in self._fit(s, n, room)
+        ]
         sizes = list(self.count_tokens(pieces))
         start = 0
         while start < len(pieces):
@@ -82,7 +92,11 @@ class Chunker:
             if end == len(pieces):
                 return
             back, carried = end, 0
-            while back - 1 > start and carried + sizes[back - 1] <= self.overlap and sizes[end] + carried + sizes[back - 1] <= room:
+            while (
+                back - 1 > start
+                and carried + sizes[back - 1] <= self.overlap
+                and sizes[end] + carried + sizes[back - 1] <= room
+            ):
                 back -= 1
                 carried += sizes[back]
             start = back

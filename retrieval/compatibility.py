@@ -1,4 +1,4 @@
-"""Which devices a supply fits, read from free-text attributes such as
+"""Which devices a supply fits, read from free text.
 
     "HP DeskJet 1200c, 3820, 9300 / HP OfficeJet 5110"  ->  HP DeskJet 1200c, HP DeskJet 3820, HP DeskJet 9300, ...
 
@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from retrieval.wordlists import wordlist
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,9 +29,7 @@ _MODEL: Final = re.compile(r"^(?=.*\d{2})[A-Za-z]{0,6}-?[A-Za-z0-9-]*$")
 _BARE: Final = re.compile(r"^\d+[a-zA-Z]*$")
 _PREFIX: Final = re.compile(r"^([A-Za-z]{1,4}-?)\d")
 _FAMILY_WORD: Final = re.compile(r"^[A-Za-z][A-Za-z.-]*\d?$")
-_NO_DEVICE: Final = frozenset(
-    "windows vista mac os linux usb bios pci wlan wi-fi ieee iso en ul csa version inch kernel unix solaris novell server".split()
-)
+_NO_DEVICE: Final = wordlist("not a device")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -65,9 +65,7 @@ def devices_of(product: Product, brands: Mapping[str, str]) -> tuple[Device, ...
     return tuple(found)
 
 
-def _next_device(
-    words: list[str], previous: Device, brands: Mapping[str, str]
-) -> tuple[Device | None, list[str]]:
+def _next_device(words: list[str], previous: Device, brands: Mapping[str, str]) -> tuple[Device | None, list[str]]:
     """The first device among words, and the words after it: lists are written without separators too."""
     brand = previous.brand
     own = brands.get(words[0].lower()) if len(words) > 1 else None

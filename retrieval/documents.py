@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-MAX_ID: Final = 256
-MAX_TEXT: Final = 1_000_000
+REQUIRED: Final = ("id", "text", "source")
+# Characters. A longer text is a whole book: split it into documents that can be named one by one.
+LONGEST: Final = {"id": 256, "title": 2_000, "source": 2_000, "url": 2_000, "text": 1_000_000}
 MAX_NAMED: Final = 20
 
 
@@ -58,7 +59,7 @@ def read_documents(path: Path) -> Iterator[Document | BadLine]:
         if problem:
             yield BadLine(row.line, problem)
         else:
-            values = {name: clean(row.values.get(name, "")) for name in FIELDS}
+            values = {name: clean(row.values.get(name) or "") for name in FIELDS}
             seen[values["id"]] = row.line
             yield Document(**values)
 
@@ -67,7 +68,9 @@ def bad_input(path: Path, bad: list[BadLine]) -> InputError:
     """The error that names the bad lines of a file."""
     named = "\n".join(f"  line {b.line}: {b.problem}" for b in bad[:MAX_NAMED])
     more = f"\n  and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
-    return InputError(f"{path}: {len(bad)} bad lines; correct them, or skip them on purpose with --skip-bad\n{named}{more}")
+    return InputError(
+        f"{path}: {len(bad)} bad lines; correct them, or skip them on purpose with --skip-bad\n{named}{more}"
+    )
 
 
 def clean(value: Any) -> str:
@@ -79,20 +82,17 @@ def clean(value: Any) -> str:
 
 
 def _problem(row: Row, seen: dict[str, int]) -> str:
-    values = row.values
-    for name in ("id", "text", "source"):
-        if name not in values or not clean(values[name]):
-            return f"no {name!r}: id, text and source are required"
-        if not isinstance(values[name], (str, int)):
-            return f"{name!r} must be text, found {type(values[name]).__name__}"
-    for name in ("title", "url"):
-        if not isinstance(values.get(name, ""), (str, type(None))):
-            return f"{name!r} must be text, found {type(values[name]).__name__}"
+    values = {name: row.values.get(name) for name in FIELDS}
+    wrong = next((n for n, v in values.items() if not isinstance(v, (str, int, type(None)))), None)
+    if wrong:
+        return f"{wrong!r} must be text, found {type(values[wrong]).__name__}"
+    missing = [name for name in REQUIRED if not clean(values[name] or "")]
+    if missing:
+        return f"no {' and no '.join(missing)}: {', '.join(REQUIRED)} are required"
     own = clean(values["id"])
     if own in seen:
         return f"id {own!r} occurs already in line {seen[own]}"
-    if len(own) > MAX_ID:
-        return f"'id' has {len(own)} characters, at most {MAX_ID}"
-    if len(str(values["text"])) > MAX_TEXT:
-        return f"'text' has {len(values['text'])} characters, at most {MAX_TEXT}: split the document"
+    for name, most in LONGEST.items():
+        if len(str(values[name] or "")) > most:
+            return f"{name!r} has {len(str(values[name])):,} characters, at most {most:,}"
     return ""

@@ -1,7 +1,7 @@
-"""Texts to unit vectors. The default embedder is static: one learned vector per token, summed; numpy and tokenizers only.
+"""Texts to unit vectors. The default embedder is static: one learned vector per token, summed.
 
-A static embedder reads a text in tens of microseconds, because nothing in it depends on the order of words: the idea of
-fastText and of Model2Vec (arXiv 2402.xxxxx is not needed to read this), trained here by retrieval/distill.py.
+It reads a query in tens of microseconds with numpy and tokenizers alone, because nothing in it depends on the order of
+words: the idea of fastText (arXiv 1607.01759) and Model2Vec. retrieval/distill.py trains it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ TOKENIZER: Final = "tokenizer.json"
 TABLE: Final = "table.npy"
 SCALES: Final = "scales.npy"
 STATIC_FILES: Final = (CONFIG, TOKENIZER, TABLE, SCALES)
-MAX_CHARACTERS: Final = 4096  # of one text; a query or chunk is far shorter, and cost must not follow an attacker's length
+MAX_CHARACTERS: Final = (
+    4096  # of one text; a query or chunk is far shorter, and cost must not follow an attacker's length
+)
 
 
 class Embedder(Protocol):
@@ -109,9 +111,7 @@ class StaticEmbedder:
         return result
 
 
-def save_static(
-    folder: Path, *, config: StaticConfig, tokenizer: str, vectors: Vectors
-) -> None:
+def save_static(folder: Path, *, config: StaticConfig, tokenizer: str, vectors: Vectors) -> None:
     """Write a static embedder.
 
     Args:

@@ -1,7 +1,7 @@
 """An encyclopedia of categories and attributes from a product taxonomy in Shopify's shape (MIT licence).
 
-Categories are rows with id, full_name ("Electronics > Audio > Headphones") and attribute handles; attributes are rows with
-name, handle, a one-sentence description and values.
+Categories are rows with id, full_name ("Electronics > Audio > Headphones") and attribute handles; attributes are rows
+with name, handle, a one-sentence description and values.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Knowledge that changes under a running service: load beside, check, swap, keep the old one until its readers are done.
+"""Knowledge that changes under a running service: load beside, check, swap, keep the old one until its readers end.
 
 A reader takes `current` once per request and uses that object to the end. The swap is one assignment; the old snapshot
 is closed by its last reference, so no lock is on the request's path.

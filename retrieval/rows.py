@@ -24,7 +24,7 @@ csv.field_size_limit(64 * 1024 * 1024)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row. `line` counts from 1 as an editor does (Parquet: row number). `values` is empty when `problem` is set."""
+    """One row. `line` counts from 1 as an editor does (Parquet: rows). `values` is empty when `problem` is set."""
 
     line: int
     values: dict[str, Any]

@@ -1,16 +1,20 @@
 """One query in, at most one chunk out: the knowledge that goes into a request's shared prefix (2510.11122 section 2).
 
-Synchronous and below a millisecond; the caller decides where it runs.
+The vector index gives candidates, shared words decide among them; the score is the weighted mean of cosine and the two
+shares, so it lies in [-1, 1]. Synchronous and below a millisecond; the caller decides where it runs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from retrieval.embedding import StaticEmbedder
 from retrieval.errors import EmbedderError
 from retrieval.index import nearest, open_index
+from retrieval.lexicon import Lexicon
 from retrieval.snapshot import EMBEDDER, INDEX, ChunkStore, read_manifest, resolve, verify_files
 
 if TYPE_CHECKING:
@@ -18,6 +22,11 @@ if TYPE_CHECKING:
 
     from retrieval.embedding import Embedder
     from retrieval.snapshot import SnapshotManifest
+
+# Chosen on generated queries of the validation split (bench/knowledge.py, docs/knowledge.md).
+CANDIDATES: Final = 64
+QUERY_WEIGHT: Final = 1.0
+TITLE_WEIGHT: Final = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,7 @@ class KnowledgeBase:
         self.tau = tau
         self._embedder = embedder
         self._chunks = ChunkStore(snapshot, manifest.chunks)
+        self._lexicon = Lexicon(snapshot, manifest.chunks)
         self._index = open_index(snapshot / INDEX, rows=manifest.chunks, dimension=manifest.dimension)
 
     @classmethod
@@ -74,9 +84,12 @@ class KnowledgeBase:
         vector = self._embedder.embed([query])[0]
         if not vector.any():
             return None
-        scores, rows = nearest(self._index, vector, 1)
-        chunk = self._chunks[int(rows[0])]
-        return Hit(chunk.id, chunk.text, chunk.source, float(scores[0]), chunk.url)
+        cosines, rows = nearest(self._index, vector, CANDIDATES)
+        of_query, of_title = self._lexicon.shares(query, rows)
+        scores = (cosines + QUERY_WEIGHT * of_query + TITLE_WEIGHT * of_title) / (1 + QUERY_WEIGHT + TITLE_WEIGHT)
+        best = int(np.argmax(scores))
+        chunk = self._chunks[int(rows[best])]
+        return Hit(chunk.id, chunk.text, chunk.source, float(scores[best]), chunk.url)
 
 
 def load_embedder(manifest: SnapshotManifest, snapshot: Path) -> Embedder:

@@ -6,6 +6,7 @@
         vectors.faiss      FAISS index
         chunks.jsonl       one chunk a line
         offsets.npy        uint64 [N + 1], where each line begins
+        terms.npy ...      words of the chunks (retrieval/lexicon.py)
         embedder/          the static embedder that made the vectors (absent for one that is loaded by name)
 
 File names are fixed here; a manifest cannot name a path of its own, so nothing in a snapshot can point outside it.
@@ -25,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from retrieval.chunks import Chunk
 from retrieval.embedding import STATIC_FILES
 from retrieval.errors import SnapshotError
+from retrieval.lexicon import LEXICON_FILES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +37,7 @@ INDEX: Final = "vectors.faiss"
 CHUNKS: Final = "chunks.jsonl"
 OFFSETS: Final = "offsets.npy"
 EMBEDDER: Final = "embedder"
-OWN_FILES: Final = (INDEX, CHUNKS, OFFSETS)
+OWN_FILES: Final = (INDEX, CHUNKS, OFFSETS, *LEXICON_FILES)
 EMBEDDER_FILES: Final = tuple(f"{EMBEDDER}/{name}" for name in STATIC_FILES)
 VERSION: Final = re.compile(r"[0-9a-f]{12}")
 
@@ -150,6 +152,6 @@ def file_entry(path: Path) -> FileEntry:
 
 
 def version_of(files: dict[str, FileEntry], embedder: str) -> str:
-    """12 hex digits over content alone: the same knowledge built twice has the same version."""
+    """12 hex digits over content alone, the date left out: small knowledge built twice has one version."""
     value = json.dumps([embedder, sorted((name, entry.sha256) for name, entry in files.items())])
     return hashlib.sha256(value.encode()).hexdigest()[:12]

@@ -31,9 +31,28 @@ DEPARTMENTS = ("Electronics", "Office Supplies", "Cameras & Optics", "Software")
 PER_CATEGORY = 4
 MANY = 12  # of the categories that shoppers ask for most
 ASKED = frozenset(
-    "notebook|notebook case|notebook dock/port replicator|headphones/headset|toner cartridge|ink cartridge|keyboard|mouse|"
-    "computer monitor|networking cable|USB cable|HDMI cable|power adapter/inverter|memory module|printer drum|photo paper|"
-    "inkjet printer|USB flash drive|smartwatch|mobile phone case".split("|")
+    {
+        "notebook",
+        "notebook case",
+        "notebook dock/port replicator",
+        "headphones/headset",
+        "toner cartridge",
+        "ink cartridge",
+        "keyboard",
+        "mouse",
+        "computer monitor",
+        "networking cable",
+        "USB cable",
+        "HDMI cable",
+        "power adapter/inverter",
+        "memory module",
+        "printer drum",
+        "photo paper",
+        "inkjet printer",
+        "USB flash drive",
+        "smartwatch",
+        "mobile phone case",
+    }
 )
 MAX_ATTRIBUTES = 8
 MAX_VALUE = 40
@@ -54,7 +73,7 @@ def sample(products: Sequence[Product]) -> list[Product]:
     for category, own in sorted(groups.items()):
         own.sort(key=lambda p: hashlib.sha256(p.id.encode()).hexdigest())
         seen: defaultdict[str, int] = defaultdict(int)
-        ranked = []
+        ranked: list[tuple[int, int, Product]] = []
         for product in own:
             ranked.append((seen[product.brand], len(ranked), product))
             seen[product.brand] += 1

@@ -97,6 +97,7 @@ def from_taxonomy(
 
 
 def write_cards(cards: Sequence[Card], output: Path, source: str) -> None:
+    """Write cards as documents for `tierwise index build`, atomically."""
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.{os.getpid()}")
     with temporary.open("w", encoding="utf-8") as file:

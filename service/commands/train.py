@@ -16,6 +16,7 @@ from models.catalogue import Product
 from models.errors import ModelError
 from retrieval.cards import make_cards
 from retrieval.errors import KnowledgeError
+from service.commands.embedder import embedder
 from service.commands.knowledge import read_products
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ _CALLING: Final = {"brand": "brand", "type": "type", "series": "series", "fits":
 @app.callback()
 def train() -> None:
     """Make a relevance model from a catalogue."""
+
+
+app.command()(embedder)
 
 
 @app.command()

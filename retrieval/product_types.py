@@ -1,4 +1,4 @@
-"""What a catalogue tells about each product type: other words for it, what it is used with, what tells its products apart."""
+"""What a catalogue tells about each product type: other words for it, what goes with it, what tells products apart."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+from retrieval.wordlists import wordlist
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
 
 MIN_PRODUCTS: Final = 3
 MIN_SHARE: Final = 0.1  # of the type's products use the phrase or the attribute ...
-MIN_PRECISION: Final = 0.7  # ... and of those that use the phrase are of the type
+MIN_PRECISION: Final = 0.7  # ... and of the products with the phrase are of the type;
+MIN_PRECISION_OF_WORD: Final = 0.9  # a single word is as often a name or a feature
 MIN_LIFT: Final = 3.0  # an attribute that is this much more frequent in the type than in the catalogue
 MIN_LETTERS: Final = 3  # "usb" and "ups" are words, "gb" and "cd" mostly units
 MAX_SUPPLY_SHARE: Final = 0.1  # a type whose products often say what they fit is no device itself
@@ -25,22 +28,12 @@ MAX_ACCESSORIES: Final = 8
 MAX_ATTRIBUTES: Final = 3
 MAX_VALUES: Final = 4
 MAX_VALUE_LENGTH: Final = 24
-# Head words that make "X <head>" something that goes with an X. English, like the titles this reads.
-ACCESSORY_HEADS: Final = frozenset(
-    "accessory accessories adapter arm bag battery belt cabinet cable cap case charger chassis cleaning component cover dock "
-    "drum enclosure extension feeder film filter holder hood housing kit label lamp lens memory module mount pad paper part "
-    "port protector replicator ribbon roller sleeve spare stand stylus supply tray".split()
-)
+ACCESSORY_HEADS: Final = wordlist("accessory heads")
 _WORD: Final = re.compile(r"[a-z][a-z-]+")
 _MODEL: Final = re.compile(r"(?=[A-Za-z-]*\d{2})[A-Za-z0-9-]{4,}")
 _BRACKETS: Final = re.compile(r"\([^)]*\)")
 _ALTERNATIVE: Final = re.compile(r"[/()]")
-_STOP: Final = frozenset(
-    "a an and as at by for from in is it of on or the to with your you our this that up per x mm cm ft inch pc pcs pack new "
-    "black white blue red green yellow cyan magenta grey gray silver orange purple pink color colour high low male female "
-    "ghz mhz kbit mbit gbit kbps mbps gbps watt volt lumen pixel dpi ppm hour sheet page pages year month day port ports "
-    "series edition original version standard premium pro plus eu uk us kit set".split()
-)
+_STOP: Final = wordlist("small") | wordlist("units") | wordlist("colours")
 _LOGISTICS: Final = re.compile(
     r"\b(package|pallet|case|carton|weight|width|height|depth|length|dimensions|country|certification|compliance|gtin|"
     r"compatibility|temperature|humidity|altitude|warranty|quantity|box|guide|manual|status|code|colour|color)\b"
@@ -90,7 +83,7 @@ def type_facts(
 
 
 def _hosts_by_name(name: str, names: Iterable[str]) -> tuple[str, ...]:
-    """ "notebook case" belongs to "notebook", "projector lamp" to "data projector": what is left without its head."""
+    """A "notebook case" belongs to "notebook", "projector lamp" to "data projector": what is left without its head."""
     base = _host_words(name)
     found = []
     for other in names if base else ():
@@ -103,7 +96,7 @@ def _hosts_by_name(name: str, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _host_words(name: str) -> frozenset[str]:
-    """ "printer/scanner spare part" -> printer, scanner. Empty when the name's head is not an accessory's."""
+    """Of "printer/scanner spare part" printer and scanner. Empty when the name's head is not an accessory's."""
     words = name.lower().replace("/", " / ").split()
     end = len(words)
     while end and (words[end - 1] in ACCESSORY_HEADS or words[end - 1] == "/"):
@@ -164,7 +157,7 @@ def _synonyms(name: str, ranked: Sequence[str]) -> tuple[str, ...]:
 
 
 def _alternatives(name: str) -> list[str]:
-    """ "uninterruptible power supply (UPS)" -> both ways to say it; nothing for a name without an alternative."""
+    """Of "uninterruptible power supply (UPS)" both ways to say it; nothing for a name without an alternative."""
     parts = [part.strip() for part in _ALTERNATIVE.split(name) if part.strip()]
     return parts if len(parts) > 1 else []
 
@@ -201,7 +194,7 @@ def _peculiar(products: Sequence[Product]) -> dict[str, list[str]]:
                 (-n * n / len(own) / overall[x] * len(x.split()) ** 0.5, x)
                 for x, n in counts.items()
                 if n >= max(MIN_PRODUCTS, MIN_SHARE * len(own))
-                and n >= MIN_PRECISION * overall[x]
+                and n >= (MIN_PRECISION if " " in x else MIN_PRECISION_OF_WORD) * overall[x]
                 and len(brands[x]) > 1
             )
         ]
@@ -226,4 +219,6 @@ def _attributes(
 
 
 def _telling(value: str) -> bool:
-    return len(value) <= MAX_VALUE_LENGTH and value.lower() not in {"true", "false", "y", "n"} and any(map(str.isalpha, value))
+    """A short single value with letters that is not merely yes or no."""
+    plain = value.lower() not in {"yes", "no", "true", "false", "y", "n"} and "," not in value
+    return plain and len(value) <= MAX_VALUE_LENGTH and any(map(str.isalpha, value))

@@ -1,0 +1,134 @@
+"""Which words a query shares with a chunk, weighted by how rare they are. Rescoring for the vectors' nearest chunks.
+
+A static vector cannot tell one model number from a similar one; a word can. For the few chunks that the vector index
+finds, two shares are computed: of the query's words, how many are in the chunk, and of the title's words, how many are
+in the query. Each word weighs its idf (the one of BM25: Robertson and Zaragoza 2009). Files, all read by memory map:
+
+    terms.npy       uint32 [T]      numbers of each chunk's words, chunk after chunk; the highest bit marks title words
+    term_rows.npy   uint64 [N + 1]  where each chunk's words begin
+    words.npy       uint64 [W]      hash of each word, sorted; a word's number is its place
+    idf.npy         float32 [W]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from array import array
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from retrieval.errors import SnapshotError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+TERMS: Final = "terms.npy"
+ROWS: Final = "term_rows.npy"
+WORDS: Final = "words.npy"
+IDF: Final = "idf.npy"
+LEXICON_FILES: Final = (TERMS, ROWS, WORDS, IDF)
+IN_TITLE: Final = np.uint32(1 << 31)
+MAX_QUERY_WORDS: Final = 64
+_RUN: Final = re.compile(r"[^\W_]+(?:[-/.][^\W_]+)*")
+_PART: Final = re.compile(r"[-/.]")
+_PLURAL: Final = 4  # letters; "usb" and "lens" are not cut, "cables" is
+
+
+def words(text: str) -> set[str]:
+    """Words of a text: lower case, plural s removed; "TN-3170" as tn, 3170 and tn3170, as people spell it."""
+    found: set[str] = set()
+    for run in _RUN.findall(text.lower()):
+        parts = _PART.split(run)
+        found.update(w[:-1] if len(w) >= _PLURAL and w[-1] == "s" and w[-2] != "s" else w for w in parts)
+        if len(parts) > 1:
+            found.add("".join(parts))
+    return found
+
+
+@lru_cache(maxsize=1 << 16)
+def _hash(word: str) -> int:
+    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
+
+
+class LexiconWriter:
+    """Collects the words of chunks in row order and writes the four files."""
+
+    def __init__(self) -> None:
+        self._hashes = array("Q")
+        self._marks = array("B")
+        self._rows = array("Q", [0])
+
+    def add(self, title: str, text: str) -> None:
+        """The next chunk; `text` holds the title or not."""
+        in_title = words(title)
+        for word in sorted(words(text) | in_title):
+            self._hashes.append(_hash(word))
+            self._marks.append(word in in_title)
+        self._rows.append(len(self._hashes))
+
+    def write(self, folder: Path) -> None:
+        """Write the files."""
+        hashes = np.frombuffer(self._hashes, np.uint64) if self._hashes else np.zeros(0, np.uint64)
+        known, numbers, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+        marks = np.frombuffer(self._marks, np.uint8).astype(np.uint32) if self._marks else np.zeros(0, np.uint32)
+        chunks = len(self._rows) - 1
+        np.save(folder / TERMS, numbers.astype(np.uint32) | (marks << np.uint32(31)))
+        np.save(folder / ROWS, np.frombuffer(self._rows, np.uint64))
+        np.save(folder / WORDS, known)
+        np.save(folder / IDF, np.log1p((chunks - counts + 0.5) / (counts + 0.5)).astype(np.float32))
+
+
+class Lexicon:
+    """An open lexicon.
+
+    Raises:
+        SnapshotError: the files do not fit together or the number of chunks.
+    """
+
+    def __init__(self, folder: Path, rows: int) -> None:
+        def load(name: str) -> npt.NDArray[np.generic]:
+            return np.asanyarray(np.load(folder / name, mmap_mode="r", allow_pickle=False))
+
+        self._terms, self._rows, self._words, self._idf = (load(name) for name in LEXICON_FILES)
+        fits = (
+            self._rows.shape == (rows + 1,)
+            and int(self._rows[-1]) == len(self._terms)
+            and self._words.shape == self._idf.shape
+            and self._terms.dtype == np.uint32
+        )
+        if not fits:
+            raise SnapshotError(f"{folder / TERMS} and the files beside it do not fit together")
+        self._rarest = float(np.log1p(rows + 0.5))
+
+    def shares(self, query: str, rows: Sequence[int] | npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float32], ...]:
+        """Two shares in [0, 1] for each of R rows, float32 [R]: of the query in the chunk, of the title in the query.
+
+        A word that no chunk holds counts as the rarest: a query about something else does not match by its small words.
+        """
+        numbers, asked = self._numbers(sorted(words(query))[:MAX_QUERY_WORDS])
+        bounds = [(int(self._rows[r]), int(self._rows[r + 1])) for r in rows]
+        lengths = np.array([end - start for start, end in bounds])
+        terms = np.concatenate([self._terms[start:end] for start, end in bounds])
+        own = np.repeat(np.arange(len(bounds)), lengths)
+        in_title = terms >= IN_TITLE
+        terms = terms & ~IN_TITLE
+        weights = self._idf[terms]
+        matched = weights * np.isin(terms, numbers)
+        of_query = np.bincount(own, matched, len(bounds)) / max(asked, 1e-9)
+        titled = np.bincount(own, weights * in_title, len(bounds))
+        of_title = np.bincount(own, matched * in_title, len(bounds)) / np.where(titled > 0, titled, 1)
+        return of_query.astype(np.float32), of_title.astype(np.float32)
+
+    def _numbers(self, query: Iterable[str]) -> tuple[npt.NDArray[np.uint32], float]:
+        """Numbers of the known words of a query, and the weight of all of its words."""
+        hashes = np.array([_hash(w) for w in query], np.uint64)
+        places = np.minimum(np.searchsorted(self._words, hashes), len(self._words) - 1)
+        known = self._words[places] == hashes
+        numbers = places[known].astype(np.uint32)
+        return numbers, float(self._idf[numbers].sum()) + self._rarest * float((~known).sum())
