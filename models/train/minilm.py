@@ -202,3 +202,4 @@ def write_weights(decoder: Decoder, encoder: Path, folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=1) + "\n")
     weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in opt_state(decoder).items()}
     save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
+    (folder / _WEIGHTS).chmod(0o644)  # save_file leaves it to its owner alone, and a service runs as somebody else
