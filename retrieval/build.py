@@ -114,6 +114,7 @@ def build_snapshot(
         )
         (work / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
         _flush(work)
+        work.chmod(0o755)  # mkdtemp leaves it to its owner alone, and a service runs as somebody else
         target = output / manifest.version
         if not (target / MANIFEST).is_file():
             shutil.rmtree(target, ignore_errors=True)
