@@ -1,7 +1,7 @@
 """`tierwise.json`: everything about a checkpoint that the service must not hard-code.
 
-It lies beside the weights: tiers and their label token ids, prompt template, field budgets, beta, temperature, canaries,
-file hashes, and where the weights come from.
+It lies beside the weights: tiers and their label token ids, prompt template, field budgets, beta, temperature,
+canaries, file hashes, and where the weights come from.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.errors import CheckpointError
-from models.tiers import Band
+
+if TYPE_CHECKING:
+    from models.tiers import Band
 
 MANIFEST_NAME: Final = "tierwise.json"
 SHIPPED: Final = Path(__file__).parent / "checkpoints" / "tierwise-mini"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tokenizers import Tokenizer
@@ -18,6 +17,7 @@ from models.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 TOKENIZER_NAME: Final = "tokenizer.json"
 # No token is spelled with more characters than this on average; longer text is cut before it is tokenized, so that a
