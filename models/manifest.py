@@ -9,14 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from models.tiers import Band
+from models.tiers import Band  # noqa: TC001 - pydantic reads it at run time
 
 MANIFEST_NAME: Final = "tierwise.json"
 SHIPPED: Final = Path(__file__).parent / "checkpoints" / "tierwise-mini"
