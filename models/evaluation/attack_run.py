@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -31,7 +31,7 @@ _SHARED: Final = frozenset({"query", "chunk"})
 class _Tally:
     """Counts while the attacks run."""
 
-    trials: Counter[tuple[str, str]] = field(default_factory=Counter)  # (kind, place)
+    rises: defaultdict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))  # (kind, place)
     lifted: Counter[tuple[str, str]] = field(default_factory=Counter)
     crashes: list[str] = field(default_factory=list)
     reserved: list[str] = field(default_factory=list)
@@ -82,15 +82,14 @@ async def _run_one(
         return
     good = good_columns(judge.manifest)
     key = (attack.kind, attack.place)
-    tally.trials[key] += len(pairs)
-    for n, pair in enumerate(pairs):
-        if judged.verdicts.tiers[n] in good:
-            tally.lifted[key] += 1
-            if attack.kind != STUFFING:
-                after = float(judged.scores[n])
-                tally.items.append(
-                    LiftedItem(attack=where, query=pair.query, title=pair.item.title, before=before[n], after=after)
-                )
+    for pair, tier, score, clean in zip(pairs, judged.verdicts.tiers, judged.scores, before, strict=True):
+        tally.rises[key].append(float(score) - clean)
+        if tier not in good:
+            continue
+        tally.lifted[key] += 1
+        if attack.kind != STUFFING:
+            item = LiftedItem(attack=where, query=pair.query, title=pair.item.title, before=clean, after=float(score))
+            tally.items.append(item)
 
 
 def forged_ids(judge: Judge, pair: LabelledPair) -> Counter[int]:
@@ -118,11 +117,14 @@ def _report(
     tally: _Tally,
 ) -> AttackReport:
     def figures(name: str, chosen: Callable[[str, str], bool]) -> AttackFigures:
+        rises = [rise for key, values in tally.rises.items() if chosen(*key) for rise in values]
         return AttackFigures(
             kind=name,
             attacks=sum(chosen(a.kind, a.place) for a in planned),
-            trials=sum(n for key, n in tally.trials.items() if chosen(*key)),
+            trials=len(rises),
             lifted=sum(n for key, n in tally.lifted.items() if chosen(*key)),
+            rise=sum(rises) / len(rises) if rises else 0.0,
+            highest=max(rises, default=0.0),
         )
 
     kinds = [k for k in dict.fromkeys(a.kind for a in planned) if k != STUFFING]

@@ -186,12 +186,18 @@ def separation_table(found: Sequence[Separation]) -> Markup:
     return table(["neighbours", "pairs", "AUC"], rows)
 
 
+ATTACK_HEAD: Final = ("attacks", "trials", "lifted", "share", "mean rise", "highest rise")
+
+
+def attack_cells(figures: AttackFigures) -> list[str]:
+    """A row under `ATTACK_HEAD`; a rise is of the score, in [0, 1]."""
+    counts = (f"{n:,}" for n in (figures.attacks, figures.trials, figures.lifted))
+    return [*counts, f"{figures.share:.2%}", signed(figures.rise), signed(figures.highest)]
+
+
 def attack_table(rows: Iterable[AttackFigures]) -> Markup:
     """Trials and lifted items, a row each."""
-    return table(
-        ["", "attacks", "trials", "lifted", "share"],
-        [[r.kind, f"{r.attacks:,}", f"{r.trials:,}", f"{r.lifted:,}", f"{r.share:.2%}"] for r in rows],
-    )
+    return table(["", *ATTACK_HEAD], [[r.kind, *attack_cells(r)] for r in rows])
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:

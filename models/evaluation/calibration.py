@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from models import tiers
+from models.canaries import canary_problems, canary_prompts
+from models.deadline import Deadline
 from models.errors import ModelError
 from models.evaluation import metrics
 from models.evaluation.bootstrap import Bootstrap
-from models.evaluation.evaluate import Judged, good_columns
+from models.evaluation.evaluate import good_columns
 from models.evaluation.evaluate import sweep as sweep_betas
-from models.evaluation.pairs import LabelledPair, Sample
+from models.evaluation.pairs import Sample
 from models.evaluation.reports import Choice, Separation
-from models.evaluation.scoring import score_pairs
-from models.prompt import Item
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -183,28 +183,19 @@ def macro_f1_at(sample: Sample, probabilities: NDArray[np.float32], beta: float)
 
 
 async def check_canaries(judge: Judge) -> None:
-    """Score the manifest's canaries: a service whose canary misses its tier is never ready.
+    """Ask the judge its manifest's canaries: a service that answers one differently is never ready.
 
     Raises:
         CalibrationError: naming the canaries that the judge's beta and temperature would break.
         EngineError: the engine did not answer.
     """
-    column = {tier.name: n for n, tier in enumerate(judge.manifest.tiers)}
-    pairs = [
-        LabelledPair(c.query, "canary", Item(**c.item.model_dump()), column[c.tier], c.query, c.chunk)
-        for c in judge.manifest.canaries
+    manifest = judge.manifest
+    answers = [
+        (await judge.engine.score(prefix, [suffix], Deadline.never())).logprobs[0]
+        for prefix, suffix in canary_prompts(manifest, judge.writer)
     ]
-    if not pairs:
-        return
-    found = Judged.of(judge.manifest, (await score_pairs(judge, pairs)).logprobs).verdicts.tiers
-    names = [tier.name for tier in judge.manifest.tiers]
-    wrong = [
-        f"{p.query!r} x {p.item.title!r}: expected {names[p.tier]}, now {names[t]}"
-        for p, t in zip(pairs, found, strict=True)
-        if p.tier != t
-    ]
-    if wrong:
+    if problems := canary_problems(manifest, np.array(answers, dtype=np.float32)):
         raise CalibrationError(
-            f"not written: beta {judge.manifest.beta:g} and temperature {judge.manifest.temperature:g} would move "
-            f"canaries of tierwise.json, so no service would become ready: {'; '.join(wrong)}"
+            f"not written: with beta {manifest.beta:g} and temperature {manifest.temperature:g} no service would "
+            f"become ready: {'; '.join(problems)}"
         )

@@ -182,12 +182,17 @@ class Calibration(_Frozen):
 
 
 class AttackFigures(_Frozen):
-    """One kind of attack. `lifted` of `trials` Irrelevant items came out in a Good band."""
+    """One kind of attack. `lifted` of `trials` Irrelevant items came out in a Good band.
+
+    `rise` and `highest` are the mean and the largest change of the score: how near the others came.
+    """
 
     kind: str
     attacks: int
     trials: int
     lifted: int
+    rise: float
+    highest: float
 
     @property
     def share(self) -> float:

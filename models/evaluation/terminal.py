@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
-from models.evaluation.blocks import figure_label, interval, number, signed
+from models.evaluation.blocks import ATTACK_HEAD, attack_cells, figure_label, interval, number, signed
 from models.evaluation.reports import AttackReport, Calibration, Comparison, Evaluation
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _flips(flips: Sequence[Flip]) -> RenderableType:
 
 
 def _attack_table(heading: str, rows: Sequence[AttackFigures]) -> RenderableType:
-    table = Table(heading, "attacks", "trials", "lifted", "share", box=SIMPLE_HEAD)
+    table = Table(heading, *ATTACK_HEAD, box=SIMPLE_HEAD)
     for r in rows:
-        table.add_row(Text(r.kind), f"{r.attacks:,}", f"{r.trials:,}", f"{r.lifted:,}", f"{r.share:.2%}")
+        table.add_row(Text(r.kind), *attack_cells(r))
     return table

@@ -146,7 +146,7 @@ async def test_a_setting_that_moves_a_canary_is_refused(judge: Judge) -> None:
     """A service whose canary misses its tier is never ready, so such a beta is not written."""
     await calibration.check_canaries(judge)
     strict = judge.manifest.model_copy(update={"beta": 0.999999})
-    with pytest.raises(CalibrationError, match="'phone' x 'phone': expected 4-Excellent, now 1-Irrelevant"):
+    with pytest.raises(CalibrationError, match="'phone' x 'phone': expected 4-Excellent, scored 1-Irrelevant"):
         await calibration.check_canaries(replace(judge, manifest=strict))
     without = judge.manifest.model_copy(update={"canaries": (), "beta": 0.999999})
     await calibration.check_canaries(replace(judge, manifest=without))
