@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -45,6 +46,8 @@ def open_judge(settings: Settings) -> Judge:
         CheckpointError: the folder is not a checkpoint, was changed, or does not fit the engine.
         SettingsError: the engine is not installed.
     """
+    # Waking the tokenizer's own threads takes longer than a request's text does (docs/http.md); the operator may differ.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     manifest = load_manifest(settings.checkpoint)
     tokenizer = FieldTokenizer(settings.checkpoint)
     return Judge(manifest, tokenizer, PromptWriter(manifest, tokenizer), open_engine(settings, manifest))
