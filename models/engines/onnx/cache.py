@@ -32,9 +32,12 @@ def default_root() -> Path:
 def graphs(recipe: Recipe, root: Path | None = None) -> Path:
     """The folder with a recipe's graphs; built first when it is absent or damaged.
 
+    A cache that cannot be written, e.g. one in an image, still serves what it holds; what it lacks is built into a
+    temporary folder, for this process alone.
+
     Raises:
         CheckpointError: the checkpoint is not one that this engine computes.
-        OSError: the cache folder cannot be written.
+        OSError: there is no room for a temporary folder either.
     """
     root = (root or default_root()) / "graphs"
     target = root / recipe.key
@@ -42,9 +45,15 @@ def graphs(recipe: Recipe, root: Path | None = None) -> Path:
         if _intact(target):
             return target
         _log.warning("the cached graphs in %s are damaged and will be built again", target)
-        shutil.rmtree(target)
-    root.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{recipe.key}-", dir=root))
+        shutil.rmtree(target, ignore_errors=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{recipe.key}-", dir=root))
+    except OSError as error:
+        root = Path(tempfile.mkdtemp(prefix="tierwise-graphs-"))
+        _log.warning("the graph cache cannot be written (%s); building into %s", error, root)
+        work, target = root / "work", root / recipe.key
+        work.mkdir()
     try:
         build(recipe, work)
         (work / _SEAL).write_text(json.dumps({name: file_hash(work / name) for name in FILES}))

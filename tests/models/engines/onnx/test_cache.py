@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,3 +82,16 @@ def test_the_environment_chooses_the_place(monkeypatch: pytest.MonkeyPatch, tmp_
     assert cache.default_root() == tmp_path
     monkeypatch.delenv("TIERWISE_CACHE_DIR")
     assert cache.default_root().name == "tierwise"
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Graphs that a read-only cache lacks are built elsewhere and are the same."""
+    (tmp_path / "file").touch()
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    elsewhere = cache.graphs(recipe, tmp_path / "file" / "cache")
+    assert elsewhere.is_relative_to(tmp_path / "scratch")
+    usual = cache.graphs(recipe, tmp_path / "cache")
+    assert {n: (elsewhere / n).read_bytes() for n in FILES} == {n: (usual / n).read_bytes() for n in FILES}
