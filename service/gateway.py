@@ -46,7 +46,7 @@ def open_judge(settings: Settings) -> Judge:
         CheckpointError: the folder is not a checkpoint, was changed, or does not fit the engine.
         SettingsError: the engine is not installed.
     """
-    # Waking the tokenizer's own threads takes longer than a request's text does (docs/http.md); the operator may differ.
+    # Waking the tokenizer's own threads takes longer than a request's text does: docs/http.md. The operator may differ.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     manifest = load_manifest(settings.checkpoint)
     tokenizer = FieldTokenizer(settings.checkpoint)
