@@ -31,9 +31,8 @@ COPY --from=wheel /dist /dist
 RUN uv pip install --no-deps /dist/*.whl
 # What a first start would build: the demo's knowledge, for TIERWISE_KNOWLEDGE, and the shipped checkpoint's graphs.
 RUN cat /opt/tierwise/lib/python3*/site-packages/retrieval/demo/*.jsonl >documents.jsonl \
-    && /opt/tierwise/bin/tierwise index build --input documents.jsonl --output /opt/tierwise/knowledge
-RUN TIERWISE_CACHE_DIR=/opt/tierwise/cache /opt/tierwise/bin/python -c \
-    "from models.engines.onnx import OnnxEngine as E; from models.manifest import *; E.load(SHIPPED, load_manifest(SHIPPED))"
+    && /opt/tierwise/bin/tierwise index build --input documents.jsonl --output /opt/tierwise/knowledge \
+    && /opt/tierwise/bin/tierwise export --output /opt/tierwise/cache
 
 FROM tools AS gpu-install
 COPY pyproject.toml ./
