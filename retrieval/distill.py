@@ -192,7 +192,7 @@ class _Run:
         self._optimizer.zero_grad()
         (pairs + self._config.teacher_weight * teacher).backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
-        return {"pairs": round(float(pairs), 4), "teacher": round(float(teacher), 4)}
+        return {"pairs": round(pairs.item(), 4), "teacher": round(teacher.item(), 4)}
 
     def save(self, step: int) -> None:
         """Write the state atomically."""
