@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from models.engines.onnx.architecture import Architecture, Precision
     from models.manifest import Manifest
 
-_WATCH_SECONDS = 1.0  # how often a waiting call looks whether the engine is still alive
+_WATCH_SECONDS = 0.25  # how often a waiting call looks whether the engine is still alive
 
 
 class OnnxEngine:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from models.engines.onnx.batch import KeysValues, Row
 from models.engines.onnx.schedule import Pass, Prefixes, PrefixKey, Request, Rows, Schedule, Step, Work
@@ -137,17 +137,23 @@ class Workers:
 
     def _work(self, slot: int) -> None:
         while (taken := self._next(slot)) is not None:
-            failures = 0
+            result: Any = None
+            failure: Exception | None = None
             try:
-                self._run(taken)
+                result = self._compute(taken)
             except Exception as error:  # noqa: BLE001 - whatever ONNX Runtime raises, its callers must hear of it
                 _log.error("a forward pass failed: %s", error)
-                failures = self._failures + 1
-                self._failed(taken, error)
+                failure = error
             with self._changed:
                 self._began[slot] = None
-                self._failures = failures
                 self._steps += 1
+                if failure is None:
+                    self._failures = 0
+                    self._deliver(taken, result)
+                else:
+                    self._failures += 1
+                    self._last_failure = str(failure)
+                    self._fail(taken)
                 self._changed.notify_all()
 
     def _next(self, slot: int) -> Pass | None:
@@ -161,34 +167,35 @@ class Workers:
                 self._changed.wait()
             return None
 
-    def _run(self, taken: Pass) -> None:
+    def _compute(self, taken: Pass) -> Any:
+        """The only part that takes time; holds no lock."""
         if isinstance(taken, Step):
-            taken.done(self._runner.step(taken.decoding))
-        elif isinstance(taken, Prefixes):
-            computed = self._runner.prefixes([prefix for _, prefix in taken.keys])
-            with self._changed:
-                for key, keys_values in zip(taken.keys, computed, strict=True):
-                    self._keep(key, keys_values)
-                    for request in self._schedule.computed(key, keys_values)[1:]:  # computed for the first of them
-                        request.cached_tokens = len(request.prefix)
-        else:
-            rows = [Row(r.suffixes[i], r.keys_values) for r, i in taken.items if r.keys_values is not None]
-            logits = self._runner.score(rows)
-            with self._changed:
-                for (request, index), row in zip(taken.items, logits, strict=True):
-                    request.logits[index] = row
-                self._came_back(taken, ItemStatus.OK)
+            return self._runner.step(taken.decoding)
+        if isinstance(taken, Prefixes):
+            return self._runner.prefixes([prefix for _, prefix in taken.keys])
+        return self._runner.score([Row(r.suffixes[i], r.keys_values) for r, i in taken.items if r.keys_values])
 
-    def _failed(self, taken: Pass, error: Exception) -> None:
-        with self._changed:
-            self._last_failure = str(error)
-            if isinstance(taken, Step):
-                taken.done(None)
-            elif isinstance(taken, Rows):
-                self._came_back(taken, ItemStatus.FAILED)
-            else:
-                for key in taken.keys:
-                    self._end(self._schedule.computed(key, None), ItemStatus.FAILED)
+    def _deliver(self, taken: Pass, result: Any) -> None:
+        if isinstance(taken, Step):
+            taken.done(result)
+        elif isinstance(taken, Prefixes):
+            for key, keys_values in zip(taken.keys, result, strict=True):
+                self._keep(key, keys_values)
+                for request in self._schedule.computed(key, keys_values)[1:]:  # computed for the first of them
+                    request.cached_tokens = len(request.prefix)
+        else:
+            for (request, index), row in zip(taken.items, result, strict=True):
+                request.logits[index] = row
+            self._came_back(taken, ItemStatus.OK)
+
+    def _fail(self, taken: Pass) -> None:
+        if isinstance(taken, Step):
+            taken.done(None)
+        elif isinstance(taken, Prefixes):
+            for key in taken.keys:
+                self._end(self._schedule.computed(key, None), ItemStatus.FAILED)
+        else:
+            self._came_back(taken, ItemStatus.FAILED)
 
     def _came_back(self, taken: Rows, status: ItemStatus) -> None:
         for request, index in taken.items:
