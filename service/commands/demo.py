@@ -121,7 +121,8 @@ def _cache(settings: Settings) -> Path:
 @contextmanager
 def _service(settings: Settings, knowledge: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A ready service in a process of its own; ended with the block."""
-    command = [sys.executable, "-m", "service", "serve", "--knowledge", str(knowledge)]
+    # -P: a folder called `service` where the user stands must not be taken for this package.
+    command = [sys.executable, "-P", "-m", "service", "serve", "--knowledge", str(knowledge)]
     command += ["--http-port", str(settings.http_port), "--admin-port", str(settings.admin_port)]
     log = _cache(settings) / "serve.log"
     log.parent.mkdir(parents=True, exist_ok=True)
