@@ -18,8 +18,8 @@ IMPORT_ALL = """
 import importlib, pathlib, service
 root = pathlib.Path(service.__file__).parent.parent
 for package in ("models", "retrieval", "service"):
-    for path in sorted((root / package).rglob("*.py")):
-        name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+    for path in sorted((root / package).rglob("[!_]*.py")):
+        name = ".".join(path.relative_to(root).with_suffix("").parts)
         if not f"{name}.".startswith(("models.train.", "models.engines.vllm.", "retrieval.distill.")):
             importlib.import_module(name)
 """
