@@ -12,7 +12,7 @@ python=${PYTHON:-python3}
     exit 1
 }
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-[ -x "$venv/bin/uv" ] || "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+[ -x "$venv/bin/uv" ] || "$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt uv
 
 pip_setting() { "$venv/bin/python" -m pip config get "global.$1" 2>/dev/null || true; }
 UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-${PIP_INDEX_URL:-$(pip_setting index-url)}}
