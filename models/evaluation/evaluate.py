@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,7 @@ from models.evaluation.bootstrap import Draws, mean_statistic
 from models.evaluation.reports import Difference, PairView, ReliabilityBin, SweepPoint, System
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -151,13 +152,20 @@ def histograms(sample: Sample, scores: NDArray[np.float64]) -> tuple[tuple[int, 
     return tuple(tuple(int(c) for c in row) for row in rows)
 
 
-def worst_first(sample: Sample, judged: Judged) -> NDArray[np.int64]:
-    """Rows whose chosen tier is wrong, by distance of the score from the true tier's, farthest first."""
-    true_score = sample.grades / (sample.tiers - 1)
-    distance = np.abs(judged.scores - true_score)
-    order = np.argsort(-distance, kind="stable")
-    wrong: NDArray[np.int64] = order[judged.verdicts.tiers[order] != sample.truth[order]]
-    return wrong
+def worst_first(sample: Sample, judged: Judged, *, limit: int, per_query: int = 3) -> list[int]:
+    """Rows whose chosen tier is wrong, by distance of the score from the true tier's, farthest first.
+
+    A query shows `per_query` of them at most: one query that is misunderstood would fill the list.
+    """
+    distance = np.abs(judged.scores - sample.grades / (sample.tiers - 1))
+    shown: Counter[int] = Counter()
+    rows: list[int] = []
+    for row in np.argsort(-distance, kind="stable"):
+        query = int(sample.queries[row])
+        if judged.verdicts.tiers[row] != sample.truth[row] and shown[query] < per_query and len(rows) < limit:
+            shown[query] += 1
+            rows.append(int(row))
+    return rows
 
 
 def pair_view(pair: LabelledPair, row: int, judged: Judged, rationale: str = "") -> PairView:
@@ -177,8 +185,3 @@ def pair_view(pair: LabelledPair, row: int, judged: Judged, rationale: str = "")
         chunk=pair.chunk,
         rationale=rationale,
     )
-
-
-def pair_views(pairs: Sequence[LabelledPair], rows: Sequence[int], judged: Judged) -> list[PairView]:
-    """Views of some rows."""
-    return [pair_view(pairs[r], int(r), judged) for r in rows]

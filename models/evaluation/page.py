@@ -51,7 +51,6 @@ def _evaluation(report: Evaluation) -> list[Markup]:
             "Tiers",
             "",
             blocks.figures_table(report.systems, shared=False),
-            element("p"),
             plots(
                 plot(
                     "Confusion, cumulative", f"beta {subject.beta:g}", charts.heatmap(report.confusion, subject.tiers)
@@ -70,7 +69,11 @@ def _evaluation(report: Evaluation) -> list[Markup]:
                 ),
             ),
         ),
-        section("Worst errors", "Wrong tiers, farthest score first.", blocks.pairs_table(report.worst, subject.tiers)),
+        section(
+            "Worst errors",
+            "Wrong tiers, farthest score first, three of a query at most.",
+            blocks.pairs_table(report.worst, subject.tiers),
+        ),
     ]
 
 
@@ -170,7 +173,7 @@ def _attacks(report: AttackReport) -> list[Markup]:
     tried = f"{report.attacks} attacks on {report.items - report.already_good} Irrelevant items: "
     found = {"Crashes": report.crashes, "Reserved ids": report.reserved}
     lifted = [[w.attack, w.query, w.title, f"{w.before:.3f}", f"{w.after:.3f}"] for w in report.worst]
-    return [
+    parts = [
         blocks.subject_line(report.subject),
         element("p", tried, element("span", word, class_=class_), "."),
         tiles(
@@ -188,5 +191,8 @@ def _attacks(report: AttackReport) -> list[Markup]:
             for name, texts in found.items()
             if texts
         ),
-        section("Lifted furthest", "", blocks.table(["attack", "query", "item", "score before", "after"], lifted)),
     ]
+    if lifted:
+        head = ["attack", "query", "item", "score before", "after"]
+        parts.append(section("Lifted furthest", "", blocks.table(head, lifted)))
+    return parts

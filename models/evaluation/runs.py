@@ -103,10 +103,10 @@ async def evaluate(
     own = bootstrap.draw({**ranking_statistics(sample, judged.scores, good), **tier_statistics(sample, judged)}, count)
     others = {name: bootstrap.draw(ranking_statistics(sample, scores, good), count) for name, scores in known.items()}
     worst = []
-    rows = worst_first(sample, judged)[:WORST]
+    rows = worst_first(sample, judged, limit=WORST)
     for done, row in enumerate(rows, start=1):
         rationale = await rationale_of(judge, pairs[row], int(judged.verdicts.tiers[row]))
-        worst.append(pair_view(pairs[row], int(row), judged, rationale))
+        worst.append(pair_view(pairs[row], row, judged, rationale))
         progress("rationales", done, len(rows))
     name = judge.manifest.name
     absent = [System(name=n, figures={}, note=why) for n, why in rankings.items() if isinstance(why, str)]
