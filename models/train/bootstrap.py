@@ -123,7 +123,7 @@ class Bootstrap:
         encoder_folder = minilm.encoder_folder()
         self.decoder = minilm.initial_decoder(encoder_folder, seed=config.seed).to(self._device)
         folder.mkdir(parents=True, exist_ok=True)
-        minilm.write_weights(self.decoder, encoder_folder, folder / "checkpoint")
+        minilm.write_tokenizer(encoder_folder, folder / "checkpoint")
         self.manifest = initial_manifest(config.name)
         tokenizer = FieldTokenizer(folder / "checkpoint")
         prompts = PromptWriter(self.manifest, tokenizer)
@@ -223,16 +223,15 @@ class Bootstrap:
         p = torch.cat(logits).softmax(-1).numpy()
         tiers = np.array(rule_tiers(groups))
         known = tiers >= 0
+        figures = {"valid_loss": round(loss, 4), "valid_pairs": int(known.sum())}
+        if not known.any():  # a catalogue whose titles tell no category: the rules are silent, the loss is not
+            return figures
         good, score = tiers[known] <= 1, p[known] @ np.linspace(1, 0, p.shape[1])
         ranks = score.argsort().argsort() + 1.0
         positives = int(good.sum())
         auc = (ranks[good].sum() - positives * (positives + 1) / 2) / max(1, positives * int((~good).sum()))
-        return {
-            "valid_loss": round(loss, 4),
-            "valid_accuracy": round(float((p[known].argmax(-1) == tiers[known]).mean()), 4),
-            "valid_auc": round(float(auc), 4),
-            "valid_pairs": int(known.sum()),
-        }
+        accuracy = float((p[known].argmax(-1) == tiers[known]).mean())
+        return {**figures, "valid_accuracy": round(accuracy, 4), "valid_auc": round(float(auc), 4)}
 
     def _log(self, **figures: Any) -> None:
         with (self.folder / LOG).open("a") as file:

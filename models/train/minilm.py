@@ -181,14 +181,13 @@ def tokenizer_spec(folder: Path) -> dict[str, Any]:
     return spec
 
 
-def write_weights(decoder: Decoder, encoder: Path, folder: Path) -> None:
-    """Write config.json, tokenizer files and bf16 safetensors; the manifest is written by its owner."""
+def write_tokenizer(encoder: Path, folder: Path) -> None:
+    """Write the tokenizer's files. Touches no weights, so a finished checkpoint in the folder stays whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(opt_config(decoder.shape), indent=1, sort_keys=True) + "\n")
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer_spec(encoder), ensure_ascii=False) + "\n")
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": decoder.shape.positions,
+        "model_max_length": Shape().positions,
         "pad_token": "[PAD]",
         "bos_token": "[CLS]",
         "eos_token": "[SEP]",
@@ -197,9 +196,15 @@ def write_weights(decoder: Decoder, encoder: Path, folder: Path) -> None:
         "sep_token": "[SEP]",
         "mask_token": "[MASK]",
     }
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=1) + "\n")
+
+
+def write_weights(decoder: Decoder, encoder: Path, folder: Path) -> None:
+    """Write config.json, tokenizer files and bf16 safetensors; the manifest is written by its owner."""
+    write_tokenizer(encoder, folder)
+    (folder / "config.json").write_text(json.dumps(opt_config(decoder.shape), indent=1, sort_keys=True) + "\n")
     generation = {"bos_token_id": CLS, "eos_token_id": SEP, "pad_token_id": PAD}
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=1) + "\n")
-    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=1) + "\n")
     weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in opt_state(decoder).items()}
     save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
     (folder / _WEIGHTS).chmod(0o644)  # save_file leaves it to its owner alone, and a service runs as somebody else

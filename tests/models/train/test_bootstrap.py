@@ -29,7 +29,7 @@ CONFIG = BootstrapConfig(
     groups_per_step=2,
     round_groups=8,
     warmup_steps=1,
-    validation_groups=4,
+    validation_groups=16,
     checkpoint_steps=2,
     held_out=0.2,
 )
