@@ -13,6 +13,8 @@ depends neither on its neighbours in the batch nor on the checkpoint's sampling 
     - --generation-config=vllm
     - --scheduling-policy=priority
     - --enable-prefix-caching
+    - --enable-prompt-tokens-details
+    - --disable-uvicorn-access-log
     {{- range $servers.args }}
     - {{ . | quote }}
     {{- end }}
