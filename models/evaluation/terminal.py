@@ -152,9 +152,11 @@ def _estimate(e: Estimate, *, sign: bool = False) -> Text:
 
 
 def _flips(flips: Sequence[Flip]) -> RenderableType:
-    table = Table("worst flips: query", "item", "true", "A", "B", "harm", box=SIMPLE_HEAD)
+    table = Table(
+        "worst flips", Column("item", no_wrap=True, ratio=1), "true", "A", "B", "harm", box=SIMPLE_HEAD, expand=True
+    )
     for f in flips:
-        cells = (f.a.query, f.a.title[:60], f.a.truth, f.a.predicted, f.b.predicted, f"{f.harm:+d}")
+        cells = (f.a.query, f.a.title, f.a.truth, f.a.predicted, f.b.predicted, f"{f.harm:+d}")
         table.add_row(*(Text(cell) for cell in cells))
     return table
 
