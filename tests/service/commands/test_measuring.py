@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -174,8 +175,9 @@ def test_eval_writes_a_table_a_json_and_a_page(folder: Path) -> None:
     assert sorted(p.name for p in out.iterdir()) == ["e.html", "e.json"]
 
 
-def test_eval_without_the_extra_says_what_is_missing(folder: Path) -> None:
+def test_eval_without_the_extra_says_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The encoder's place holds the command that installs it, and the rest is measured all the same."""
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     result = run("eval", "--checkpoint", folder / "a", *judged(folder))
     assert result.exit_code == 0, result.output
     assert "pip install 'tierwise[train]'" in " ".join(result.output.split())
