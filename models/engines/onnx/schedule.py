@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from models.engines.port import ItemStatus
 
 _WORTH_SPLITTING: Final = 192  # tokens; a smaller pass costs more in overhead than another thread saves
+_PASS_COST: Final = 24  # tokens that could be computed in the time that a pass takes beside computing
 
 
 PrefixKey = tuple[str, tuple[int, ...]]  # scope, token ids
@@ -198,21 +199,38 @@ class Schedule:
         return Prefixes(tuple(chosen))
 
     def _take_rows(self, idle: int) -> Rows:
-        """Items of requests whose prefix is there: the most urgent request first, its longest items first."""
+        """Items of the most urgent request, its longest first, and then what fits of the others.
+
+        All rows of a pass are padded to its longest, so rows that are much shorter are left to a later pass.
+        """
         ready = [request for request in self._requests() if request.keys_values is not None]
         tokens = sum(padded(len(request.suffixes[i])) for request in ready for i in request.waiting)
         parts = max(1, min(idle, tokens // _WORTH_SPLITTING))
         limit = min(self._budget, -(-tokens // parts))
+        longest = padded(len(ready[0].suffixes[ready[0].waiting[0]]))
         items: list[tuple[Request, int]] = []
-        longest = 0
         for request in ready:
-            while request.waiting:
-                index = request.waiting[0]
-                longest = max(longest, padded(len(request.suffixes[index])))
-                if items and longest * (len(items) + 1) > limit:
-                    return Rows(tuple(items))
-                request.waiting.pop(0)
-                request.running += 1
-                items.append((request, index))
-            self.remove(request)
+            fitting = _fitting(request, longest)
+            room = max(0 if items else 1, limit // longest - len(items))
+            chosen = request.waiting[fitting][:room]
+            request.waiting[fitting] = request.waiting[fitting][room:]
+            request.running += len(chosen)
+            items += [(request, index) for index in chosen]
+            if not request.waiting:
+                self.remove(request)
+            if (len(items) + 1) * longest > limit:
+                break
         return Rows(tuple(items))
+
+
+def _fitting(request: Request, longest: int) -> slice:
+    """Which waiting items of a request, longest first, to pad to `longest`.
+
+    Going on to the next shorter item is worth it while all that are left would waste fewer tokens than a pass costs.
+    """
+    lengths = [padded(len(request.suffixes[i])) for i in request.waiting]
+    start = sum(length > longest for length in lengths)
+    stop = start
+    while stop < len(lengths) and (longest - lengths[stop]) * (len(lengths) - stop) <= _PASS_COST:
+        stop += 1
+    return slice(start, stop)
