@@ -76,7 +76,9 @@ def engine_arguments(folder: Path, manifest: Manifest, options: Options) -> Asyn
     if options.adapters:
         arguments |= {
             "enable_lora": True,
-            "max_loras": len(options.adapters),
+            # One slot stays empty. In a batch that mixes adapters with the base model, vLLM's CPU kernels read slot -1,
+            # the last one, for the base model's rows: with the last adapter in it, their scores would be wrong.
+            "max_loras": len(options.adapters) + 1,
             "max_lora_rank": highest_rank(options.adapters),
         }
     return AsyncEngineArgs(**(arguments | dict(options.more)))

@@ -209,6 +209,8 @@ class EngineProcess:
         if not gently:  # a stopped process ignores everything else
             _kill(family)
         if llm is not None:
+            if llm.output_handler is not None:
+                llm.output_handler.cancel()  # else it reports the end it is about to see as a failure
             await asyncio.to_thread(llm.shutdown, _END_SECONDS)
         _kill(family)
 

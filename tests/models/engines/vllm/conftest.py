@@ -56,16 +56,16 @@ class Reference:
     model: torch.nn.Module
     labels: tuple[int, ...]
 
-    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Logits over the vocabulary after the prompt, float32 [V]."""
+    def logits(self, ids: Sequence[int]) -> NDArray[np.float64]:
+        """Logits over the vocabulary after the prompt, [V]; computed in float32, sums over them need more."""
         with torch.inference_mode():
-            values: NDArray[np.float32] = self.model(torch.tensor([list(ids)])).logits[0, -1].numpy()
+            values: NDArray[np.float64] = self.model(torch.tensor([list(ids)])).logits[0, -1].double().numpy()
         return values
 
-    def label_logprobs(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """Log-softmax over the labels alone, float32 [K]."""
+    def label_logprobs(self, ids: Sequence[int]) -> NDArray[np.float64]:
+        """Log-softmax over the labels alone, [K]."""
         logits = self.logits(ids)[list(self.labels)]
-        result: NDArray[np.float32] = logits - np.logaddexp.reduce(logits)
+        result: NDArray[np.float64] = logits - np.logaddexp.reduce(logits)
         return result
 
     def label_mass(self, ids: Sequence[int]) -> float:
