@@ -126,7 +126,8 @@ class Http:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        command = [str(Path(sys.executable).with_name("vllm")), "serve", str(self._checkpoint)]
+        # The CPU build's `vllm serve` fails for want of its own package metadata; this is what it starts.
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(self._checkpoint)]
         command += ["--served-model-name", "judge", "--host", "127.0.0.1", "--port", str(port)]
         command += ["--dtype", self._dtype, "--block-size", str(BLOCK), "--kv-cache-memory-bytes", str(CACHE_BYTES)]
         command += ["--generation-config", "vllm", "--scheduling-policy", "priority", "--disable-uvicorn-access-log"]

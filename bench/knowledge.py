@@ -199,7 +199,7 @@ def tuned(cards: Sequence[Card], pairs: Sequence[Pair]) -> tuple[Setting, float]
     """BM25's best settings on the validation split."""
     titles, texts = [c.title for c in cards], [leading_title(c.title, c.text) for c in cards]
     best, best_rate = Setting("words", 1.2, 0.75, 0), -1.0
-    grid = combinations(TOKENIZERS, (0.3, 0.6, 0.9, 1.2, 2.0), (0.3, 0.6, 0.75, 0.9), (0, 1, 2, 4))
+    grid = combinations(TOKENIZERS, (0.3, 0.6, 0.9, 1.2, 2.0), (0.3, 0.6, 0.75, 0.9), (0, 1, 2, 4, 8))
     for setting in (Setting(*values) for values in grid):
         index = BM25(titles, texts, **asdict(setting))
         rate = hits([cards[int(index.scores(p.query).argmax())].id for p in pairs], pairs).mean()

@@ -46,20 +46,20 @@ def with_categories(products: Sequence[Product]) -> list[Product]:
     counts = Counter(phrases)
     vocabulary = given | {c for c, n in counts.items() if c and n >= MIN_COUNT and c not in _NOT_A_CATEGORY}
     found = [
-        phrase
-        if phrase in vocabulary
-        else _phrase_inside(product.title, vocabulary) or _phrase_inside(product.description.split(",")[0], vocabulary)
+        phrase if phrase in vocabulary else _phrase_inside(product, vocabulary)
         for phrase, product in zip(phrases, products, strict=True)
     ]
     guessed = _classify(products, found) if any(found) else found
     return [replace(p, category=c) for p, c in zip(products, guessed, strict=True)]
 
 
-def _phrase_after_name(product: Product) -> str:
+def _after_name(product: Product) -> str:
     at = product.title.rfind(product.name) if product.name else -1
-    if at < 0:
-        return ""
-    words = product.title[at + len(product.name) :].split()
+    return product.title[at + len(product.name) :] if at >= 0 else ""
+
+
+def _phrase_after_name(product: Product) -> str:
+    words = _after_name(product).split()
     start = 1 if len(words) > 1 and _ACRONYM.match(words[0]) and _WORD.match(words[1]) else 0
     end = start
     while end < len(words) and _WORD.match(words[end]):
@@ -69,10 +69,27 @@ def _phrase_after_name(product: Product) -> str:
     return " ".join(words[:end]) if end > start else ""
 
 
-def _phrase_inside(text: str, vocabulary: Iterable[str]) -> str:
-    padded = f" {_NOT_LETTERS.sub(' ', text.lower())} "
-    inside = (c for c in vocabulary if f" {c.lower()} " in padded or f" {c.lower()}s " in padded)
-    return max(inside, key=lambda c: (len(c), c), default="")
+def _phrase_inside(product: Product, vocabulary: Iterable[str]) -> str:
+    """The longest phrase in the title, else in the description up to its first comma, in any case of letters.
+
+    A single word counts only right after the name or at the end; elsewhere ("notebook battery") it is a modifier.
+    """
+    after = _plain(_after_name(product))
+
+    def inside(text: str, phrase: str) -> bool:
+        forms = (f" {phrase.lower()} ", f" {phrase.lower()}s ")
+        if " " in phrase:
+            return any(form in text for form in forms)
+        return text.endswith(forms) or after.startswith(forms)
+
+    for text in (_plain(product.title), _plain(product.description.split(",")[0])):
+        if found := [phrase for phrase in vocabulary if inside(text, phrase)]:
+            return max(found, key=lambda phrase: (len(phrase), phrase))
+    return ""
+
+
+def _plain(text: str) -> str:
+    return f" {_NOT_LETTERS.sub(' ', text.lower()).strip()} "
 
 
 def _features(product: Product) -> set[str]:

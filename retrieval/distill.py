@@ -111,7 +111,11 @@ def train_embedder(
             with (work / LOG).open("a", encoding="utf-8") as log:
                 log.write(json.dumps({"step": step + 1, **loss}) + "\n")
         progress(step + 1, config.steps, "training")
-    figures = {"pairs": len(run.pairs), "cards": len(run.cards), "texts": len(data.texts)}
+    figures = {
+        "training_pairs": len(run.pairs),
+        "training_cards": len(run.cards),
+        "training_texts": len(data.texts),
+    }
     save_static(
         output,
         config=StaticConfig(config.name, config.dimension, tau, {**asdict(config), **figures}),

@@ -117,7 +117,7 @@ def save_static(folder: Path, *, config: StaticConfig, tokenizer: str, vectors: 
     Args:
         folder: made if absent.
         config: its dimension must be D.
-        tokenizer: tokenizer.json as text, V entries.
+        tokenizer: tokenizer.json as text, V entries; its truncation and padding are left out.
         vectors: float32 [V, D]; a token's weight is its vector's length.
     """
     largest = np.abs(vectors).max(axis=1)
@@ -126,5 +126,8 @@ def save_static(folder: Path, *, config: StaticConfig, tokenizer: str, vectors: 
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / TABLE, np.clip(np.rint(vectors / steps[:, None]), -127, 127).astype(np.int8))
     np.save(folder / SCALES, scales)
-    (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
+    plain = Tokenizer.from_str(tokenizer)
+    plain.no_truncation()
+    plain.no_padding()
+    (folder / TOKENIZER).write_text(plain.to_str(), encoding="utf-8")
     (folder / CONFIG).write_text(json.dumps(asdict(config), indent=1) + "\n", encoding="utf-8")

@@ -1,8 +1,9 @@
 """Which words a query shares with a chunk, weighted by how rare they are. Rescoring for the vectors' nearest chunks.
 
 A static vector cannot tell one model number from a similar one; a word can. For the few chunks that the vector index
-finds, two shares are computed: of the query's words, how many are in the chunk, and of the title's words, how many are
-in the query. Each word weighs its idf (the one of BM25: Robertson and Zaragoza 2009). Files, all read by memory map:
+finds, three shares are computed: of the query's words, how many are in the chunk and how many in its title; of the
+title's words, how many are in the query. Each word weighs its idf (the one of BM25: Robertson and Zaragoza 2009).
+Files, all read by memory map:
 
     terms.npy       uint32 [T]      numbers of each chunk's words, chunk after chunk; the highest bit marks title words
     term_rows.npy   uint64 [N + 1]  where each chunk's words begin
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from retrieval.errors import SnapshotError
+from retrieval.wordlists import wordlist
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,18 +39,19 @@ IN_TITLE: Final = np.uint32(1 << 31)
 MAX_QUERY_WORDS: Final = 64
 _RUN: Final = re.compile(r"[^\W_]+(?:[-/.][^\W_]+)*")
 _PART: Final = re.compile(r"[-/.]")
+_FUNCTION: Final = wordlist("function")
 _PLURAL: Final = 4  # letters; "usb" and "lens" are not cut, "cables" is
 
 
 def words(text: str) -> set[str]:
-    """Words of a text: lower case, plural s removed; "TN-3170" as tn, 3170 and tn3170, as people spell it."""
+    """Words of a text: lower case, no plural s, no function words; "TN-3170" as tn, 3170 and tn3170."""
     found: set[str] = set()
     for run in _RUN.findall(text.lower()):
         parts = _PART.split(run)
         found.update(w[:-1] if len(w) >= _PLURAL and w[-1] == "s" and w[-2] != "s" else w for w in parts)
         if len(parts) > 1:
             found.add("".join(parts))
-    return found
+    return found - _FUNCTION
 
 
 @lru_cache(maxsize=1 << 16)
@@ -106,10 +109,11 @@ class Lexicon:
             raise SnapshotError(f"{folder / TERMS} and the files beside it do not fit together")
         self._rarest = float(np.log1p(rows + 0.5))
 
-    def shares(self, query: str, rows: Sequence[int] | npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float32], ...]:
-        """Two shares in [0, 1] for each of R rows, float32 [R]: of the query in the chunk, of the title in the query.
+    def shares(self, query: str, rows: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Shares in [0, 1] for each of R rows, float32 [3, R].
 
-        A word that no chunk holds counts as the rarest: a query about something else does not match by its small words.
+        Of the query in the chunk, of the query in its title, of the title in the query. A word that no chunk holds
+        counts as the rarest: a query about something else does not match by its small words.
         """
         numbers, asked = self._numbers(sorted(words(query))[:MAX_QUERY_WORDS])
         bounds = [(int(self._rows[r]), int(self._rows[r + 1])) for r in rows]
@@ -120,10 +124,11 @@ class Lexicon:
         terms = terms & ~IN_TITLE
         weights = self._idf[terms]
         matched = weights * np.isin(terms, numbers)
-        of_query = np.bincount(own, matched, len(bounds)) / max(asked, 1e-9)
-        titled = np.bincount(own, weights * in_title, len(bounds))
-        of_title = np.bincount(own, matched * in_title, len(bounds)) / np.where(titled > 0, titled, 1)
-        return of_query.astype(np.float32), of_title.astype(np.float32)
+        in_text = np.bincount(own, matched, len(bounds))
+        both = np.bincount(own, matched * in_title, len(bounds))
+        title = np.bincount(own, weights * in_title, len(bounds))
+        asked = max(asked, 1e-9)
+        return np.stack([in_text / asked, both / asked, both / np.where(title > 0, title, 1)]).astype(np.float32)
 
     def _numbers(self, query: Iterable[str]) -> tuple[npt.NDArray[np.uint32], float]:
         """Numbers of the known words of a query, and the weight of all of its words."""

@@ -21,6 +21,7 @@ MIN_PRECISION: Final = 0.7  # ... and of the products with the phrase are of the
 MIN_PRECISION_OF_WORD: Final = 0.9  # a single word is as often a name or a feature
 MIN_LIFT: Final = 3.0  # an attribute that is this much more frequent in the type than in the catalogue
 MIN_LETTERS: Final = 3  # "usb" and "ups" are words, "gb" and "cd" mostly units
+MIN_HOST_SHARE: Final = 0.2  # of the devices that a type fits, by their types
 MAX_SUPPLY_SHARE: Final = 0.1  # a type whose products often say what they fit is no device itself
 MAX_SYNONYMS: Final = 6
 MAX_HOSTS: Final = 3
@@ -29,11 +30,11 @@ MAX_ATTRIBUTES: Final = 3
 MAX_VALUES: Final = 4
 MAX_VALUE_LENGTH: Final = 24
 ACCESSORY_HEADS: Final = wordlist("accessory heads")
-_WORD: Final = re.compile(r"[a-z][a-z-]+")
+_WORD: Final = re.compile(r"[a-z]+(?:-[a-z]+)*")
 _MODEL: Final = re.compile(r"(?=[A-Za-z-]*\d{2})[A-Za-z0-9-]{4,}")
 _BRACKETS: Final = re.compile(r"\([^)]*\)")
 _ALTERNATIVE: Final = re.compile(r"[/()]")
-_STOP: Final = wordlist("small") | wordlist("units") | wordlist("colours")
+_STOP: Final = wordlist("function") | wordlist("small") | wordlist("units") | wordlist("colours")
 _LOGISTICS: Final = re.compile(
     r"\b(package|pallet|case|carton|weight|width|height|depth|length|dimensions|country|certification|compliance|gtin|"
     r"compatibility|temperature|humidity|altitude|warranty|quantity|box|guide|manual|status|code|colour|color)\b"
@@ -123,7 +124,9 @@ def _hosts_by_device(products: Sequence[Product], fits: Mapping[str, tuple[Devic
                 if p.category and category != p.category and category in devices:
                     hosts[p.category][category] += 1
     return {
-        c: tuple(host for host, n in count.most_common(MAX_HOSTS) if n >= max(MIN_PRODUCTS, MIN_SHARE * count.total()))
+        c: tuple(
+            host for host, n in count.most_common(MAX_HOSTS) if n >= max(MIN_PRODUCTS, MIN_HOST_SHARE * count.total())
+        )
         for c, count in hosts.items()
     }
 

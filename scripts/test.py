@@ -14,10 +14,10 @@ from xml.etree import ElementTree as ET
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / ".cache" / "tests"
-TRAIN, VLLM = "tests/models/train", "tests/models/engines/vllm"
+TRAIN, VLLM = ["tests/models/train", "tests/retrieval/train"], "tests/models/engines/vllm"
 GROUPS = {
-    ".venv": ["tests", f"--ignore={TRAIN}", f"--ignore={VLLM}"],
-    ".venv-train": [TRAIN],
+    ".venv": ["tests", *(f"--ignore={folder}" for folder in (*TRAIN, VLLM))],
+    ".venv-train": TRAIN,
     ".venv-vllm": [VLLM],
 }
 NOTHING_COLLECTED = 5  # pytest's exit status
