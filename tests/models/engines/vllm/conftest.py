@@ -166,7 +166,7 @@ async def engine(manifest: Manifest, adapter: Path) -> AsyncIterator[VllmEngine]
 
 @dataclass(frozen=True)
 class VllmServer:
-    """`vllm serve` as an operator starts it."""
+    """VLLM's own server, as an operator starts it."""
 
     url: str
     process: subprocess.Popen[bytes]
@@ -178,9 +178,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int
     port = free_port()
     log = tmp_path_factory.mktemp("server") / "log"
     command = [
-        str(Path(sys.executable).with_name("vllm")),
-        "serve",
-        str(CHECKPOINT),
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),  # the CPU build's own `vllm serve` is broken
+        *("--model", str(CHECKPOINT)),
         *("--served-model-name", "judge", "--host", "127.0.0.1", "--port", str(port)),
         *("--block-size", "32", "--enforce-eager", "--scheduling-policy", "priority", "--enable-prompt-tokens-details"),
         *("--kv-cache-memory-bytes", str(CACHE_BYTES)),
