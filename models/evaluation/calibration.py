@@ -80,7 +80,9 @@ def check_separation(found: Sequence[Separation]) -> None:
     """
     mixed = [s for s in found if s.auc.low is None or s.auc.low <= 0.5]  # noqa: PLR2004 - chance
     if mixed:
-        told = "; ".join(f"{s.better} over {s.worse}: AUC {s.auc.value:.3f} from {s.auc.low:.3f}" for s in mixed)
+        told = "; ".join(
+            f"{s.better} over {s.worse}: AUC {s.auc.value or 0:.3f} from {s.auc.low or 0:.3f}" for s in mixed
+        )
         raise CalibrationError(
             f"the scores do not separate these tiers, so no beta can: {told} (0.5 is chance). "
             "Check that the labels mean the checkpoint's tiers, train longer, or merge the tiers"
