@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
 import shutil
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _SEAL: Final = "graphs.json"  # sha256 per file, written last
+_KEPT_SECONDS: Final = 90 * 86400
 VARIABLE: Final = "TIERWISE_CACHE_DIR"
 
 
@@ -43,6 +46,8 @@ def graphs(recipe: Recipe, root: Path | None = None) -> Path:
     target = root / recipe.key
     if target.is_dir():
         if _intact(target):
+            with suppress(OSError):
+                os.utime(target)  # was used: see _forget_unused
             return target
         _log.warning("the cached graphs in %s are damaged and will be built again", target)
         shutil.rmtree(target, ignore_errors=True)
@@ -51,6 +56,7 @@ def graphs(recipe: Recipe, root: Path | None = None) -> Path:
         work = Path(tempfile.mkdtemp(prefix=f".{recipe.key}-", dir=root))
     except OSError as error:
         root = Path(tempfile.mkdtemp(prefix="tierwise-graphs-"))
+        atexit.register(shutil.rmtree, root, ignore_errors=True)
         _log.warning("the graph cache cannot be written (%s); building into %s", error, root)
         work, target = root / "work", root / recipe.key
         work.mkdir()
@@ -58,11 +64,23 @@ def graphs(recipe: Recipe, root: Path | None = None) -> Path:
         build(recipe, work)
         (work / _SEAL).write_text(json.dumps({name: file_hash(work / name) for name in FILES}))
         work.chmod(0o755)
-        with suppress(OSError):  # another process was first; its graphs are the same
+        try:
             work.rename(target)
+        except OSError:
+            if not _intact(target):  # else another process was first, and its graphs are the same
+                raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
+    _forget_unused(root)
     return target
+
+
+def _forget_unused(root: Path) -> None:
+    """Remove graphs that no start has asked for in a long time: of older versions, of checkpoints long gone."""
+    for folder in root.iterdir():
+        with suppress(OSError):
+            if folder.stat().st_mtime < time.time() - _KEPT_SECONDS:
+                shutil.rmtree(folder)
 
 
 def _intact(folder: Path) -> bool:

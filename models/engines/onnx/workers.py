@@ -9,8 +9,10 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from models.engines.onnx.batch import KeysValues, Row
-from models.engines.onnx.schedule import Pass, Prefixes, PrefixKey, Request, Rows, Schedule, Step, Work
+from models.engines.onnx.schedule import Pass, Prefixes, PrefixKey, Request, Schedule, Step, Work
 from models.engines.port import EngineHealth, ItemStatus
 from models.errors import EngineBusyError, EngineUnavailableError
 
@@ -185,8 +187,10 @@ class Workers:
                     request.cached_tokens = len(request.prefix)
         else:
             for (request, index), row in zip(taken.items, result, strict=True):
-                request.logits[index] = row
-            self._came_back(taken, ItemStatus.OK)
+                finite = bool(np.isfinite(row).all())
+                if finite:
+                    request.logits[index] = row
+                self._came_back(request, index, ItemStatus.OK if finite else ItemStatus.FAILED)
 
     def _fail(self, taken: Pass) -> None:
         if isinstance(taken, Step):
@@ -195,14 +199,15 @@ class Workers:
             for key in taken.keys:
                 self._end(self._schedule.computed(key, None), ItemStatus.FAILED)
         else:
-            self._came_back(taken, ItemStatus.FAILED)
+            for request, index in taken.items:
+                self._came_back(request, index, ItemStatus.FAILED)
 
-    def _came_back(self, taken: Rows, status: ItemStatus) -> None:
-        for request, index in taken.items:
-            request.status[index] = status
-            request.running -= 1
-            if request.finished:
-                request.done()
+    @staticmethod
+    def _came_back(request: Request, index: int, status: ItemStatus) -> None:
+        request.status[index] = status
+        request.running -= 1
+        if request.finished:
+            request.done()
 
     @staticmethod
     def _end(ended: Iterable[Work], status: ItemStatus) -> None:

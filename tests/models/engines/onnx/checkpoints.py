@@ -132,7 +132,7 @@ def write(
         where = {name: f"model-{n % shards + 1:05}-of-{shards:05}.safetensors" for n, name in enumerate(sorted(cast))}
         for file in set(where.values()):
             save_file({n: cast[n] for n, f in where.items() if f == file}, folder / file, {"format": "pt"})
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
     return manifest_for(folder, max_tokens=max_tokens)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,16 @@ def test_a_missing_file_is_built_again(recipe: Recipe, tmp_path: Path) -> None:
     folder = cache.graphs(recipe, tmp_path)
     (folder / FILES[0]).unlink()
     assert (cache.graphs(recipe, tmp_path) / FILES[0]).is_file()
+
+
+def test_unused_graphs_are_forgotten(recipe: Recipe, tmp_path: Path) -> None:
+    """A build removes what no start has asked for in months; what was used lately stays."""
+    old, lately = tmp_path / "graphs" / "old", tmp_path / "graphs" / "lately"
+    for folder in (old, lately):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    target = cache.graphs(recipe, tmp_path)
+    assert sorted(target.parent.iterdir()) == sorted([lately, target])
 
 
 def test_a_failed_build_leaves_nothing(recipe: Recipe, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ class Troubled:
         self.gate = threading.Event()
         self.reached = threading.Event()
         self.broken = False
+        self.poisoned: list[int] = []
 
     def prefixes(self, prefixes: Sequence[Sequence[int]]) -> list[KeysValues]:
         """As the real one."""
@@ -54,7 +55,9 @@ class Troubled:
         self.gate.wait()
         if self.broken:
             raise RuntimeError("out of memory")
-        return self._runner.score(rows)
+        logits = self._runner.score(rows)
+        logits[[i for i, row in enumerate(rows) if row.suffix == self.poisoned]] = np.nan
+        return logits
 
 
 @asynccontextmanager
@@ -184,6 +187,17 @@ async def test_a_failed_pass_fails_its_items_alone(mini: Tiny) -> None:
         troubled.broken = False
         assert set((await engine.score(PREFIX, SUFFIXES, NEVER)).status) == {ItemStatus.OK}
         assert engine.health().alive
+
+
+async def test_numbers_that_are_none_fail_their_item_alone(mini: Tiny) -> None:
+    """An item whose logits overflow is failed, its neighbours in the pass are not."""
+    async with held(mini) as (engine, troubled):
+        troubled.poisoned = SUFFIXES[1]
+        troubled.gate.set()
+        scores = await engine.score(PREFIX, SUFFIXES, NEVER)
+    assert scores.status == (ItemStatus.OK, ItemStatus.FAILED, ItemStatus.OK, ItemStatus.OK)
+    assert np.isnan(scores.logprobs[1]).all()
+    assert np.isfinite(scores.logprobs[[0, 2, 3]]).all()
 
 
 async def test_a_hung_pass_is_noticed(mini: Tiny) -> None:
