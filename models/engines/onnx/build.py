@@ -11,6 +11,7 @@ import onnxruntime
 
 from models.canaries import canary_prompts
 from models.engines.onnx.architecture import Architecture, Precision, read_architecture
+from models.engines.onnx.batch import LANES
 from models.errors import CheckpointError
 from models.prompt import PromptWriter
 from models.tokenizer import FieldTokenizer
@@ -109,7 +110,7 @@ def build(recipe: Recipe, target: Path) -> None:
 
     architecture = architecture_of(recipe)
     with Checkpoint(recipe.folder) as checkpoint, (target / WEIGHTS).open("wb") as file:
-        longest = min(architecture.positions, recipe.prompt + recipe.rationale)
+        longest = recipe.prompt + recipe.rationale + LANES  # rows are padded
         family = _family(architecture, checkpoint, longest)
         weights = WeightFile(file, WEIGHTS)
         peaks = channel_peaks(family, recipe.examples, target) if recipe.examples else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
@@ -13,6 +12,7 @@ import numpy as np
 from models.deadline import Deadline
 from models.engines.onnx.build import Recipe, architecture_of
 from models.engines.onnx.cache import graphs
+from models.engines.onnx.cores import cores
 from models.engines.onnx.runner import Runner
 from models.engines.onnx.schedule import Request, Step
 from models.engines.onnx.workers import Limits, Workers
@@ -78,7 +78,7 @@ class OnnxEngine:
             manifest,
             name=f"onnx-{precision}",
             limits=limits or Limits(),
-            threads=threads or _cores(),
+            threads=threads or cores(),
         )
 
     @property
@@ -121,7 +121,7 @@ class OnnxEngine:
         del scope
         self._check(prefix, [suffix])
         ids = (*prefix, *suffix, label)
-        room = min(max_tokens, self._architecture.positions - len(ids))
+        room = min(max_tokens, self._manifest.rationale.max_tokens, self._architecture.positions - len(ids))
         decoding = self._runner.decode(ids, room)
         for _ in range(room):
             future, resolve = _future()
@@ -169,11 +169,6 @@ class OnnxEngine:
             if not future.done() and not (health := self.health()).alive:
                 raise EngineUnavailableError(health.detail)
         return future.result()
-
-
-def _cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _future() -> tuple[asyncio.Future[Any], Callable[[object], None]]:

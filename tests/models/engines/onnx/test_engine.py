@@ -259,6 +259,18 @@ async def test_explaining_equals_the_reference(mini: Tiny) -> None:
     assert found == expected
 
 
+async def test_the_longest_prompt_is_explained_to_the_limit(tiny: Tiny) -> None:
+    """A prompt of the manifest's limit still gets the manifest's longest rationale, at positions that are there."""
+    prompt = [1 + n % 90 for n in range(tiny.manifest.max_tokens)]
+    endless = tiny.manifest.rationale.model_copy(update={"end_token_id": checkpoints.VOCABULARY})
+    open_ended = replace(tiny, manifest=tiny.manifest.model_copy(update={"rationale": endless}))
+    async with opened(open_ended, tiny.runner("float32")) as engine:
+        found = [i async for i in engine.explain(prompt[:50], prompt[50:], NEVER, label=21, max_tokens=1000)]
+    ids = [*prompt, 21, *found[:-1]]
+    assert len(found) == tiny.manifest.rationale.max_tokens
+    assert found[-1] == reference.logits(tiny.made, ids).argmax()
+
+
 async def test_the_end_token_ends(mini: Tiny) -> None:
     """Nothing is yielded from the end token on."""
     async with opened(mini, mini.runner("float32")) as engine:
