@@ -21,6 +21,7 @@ from vllm import SamplingParams
 from vllm.inputs import tokens_input
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from models.engines.vllm.leash import Leash
 from models.engines.vllm.meter import Meter
 from models.errors import CheckpointError, EngineUnavailableError
 
@@ -61,6 +62,7 @@ class EngineProcess:
         self._watch = watch
         self._llm: AsyncLLM | None = None
         self._family: list[psutil.Process] = []
+        self._leash: Leash | None = None
         self._detail = "not started"
         self._ready = False
         self._lost: asyncio.Future[str] | None = None
@@ -157,6 +159,7 @@ class EngineProcess:
         self._llm = AsyncLLM.from_engine_args(self._arguments, stat_loggers=[self.meter.logger])
         cores = [psutil.Process(p.pid) for p in self._llm.engine_core.resources.engine_manager.processes]
         self._family = [*cores, *(worker for core in cores for worker in core.children(recursive=True))]
+        self._leash = Leash([process.pid for process in self._family])
         return self._llm
 
     async def _until_lost(self, llm: AsyncLLM) -> str:
@@ -206,6 +209,9 @@ class EngineProcess:
     async def _end(self, *, gently: bool) -> None:
         llm, self._llm = self._llm, None
         family, self._family = self._family, []
+        if self._leash is not None:
+            self._leash.release()
+            self._leash = None
         if not gently:  # a stopped process ignores everything else
             _kill(family)
         if llm is not None:
