@@ -76,7 +76,7 @@ class BM25:
     """BM25 over short texts (Robertson and Zaragoza 2009) with Lucene's idf, which is never negative.
 
     Args:
-        titles: of each document; its words count `title_weight` times more.
+        titles: titles and other names of each document; their words count `title_weight` times more.
         texts: of each document.
         k1: saturation of a word's count.
         b: share of the length normalisation.
@@ -161,7 +161,7 @@ def snapshot(cards: Sequence[Card], folder: Path, embedder: StaticEmbedder, tau:
     documents = folder / "documents.jsonl"
     with documents.open("w", encoding="utf-8") as file:
         for card in cards:
-            row = {"id": card.id, "title": card.title, "text": card.text, "source": "bench"}
+            row = {"id": card.id, "title": card.title, "names": card.names, "text": card.text, "source": "bench"}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     built = build_snapshot(documents, folder, embedder=embedder, chunker=chunker(), tau=tau)
     return KnowledgeBase.open(built.folder)
@@ -197,7 +197,7 @@ def minilm(texts: Sequence[str], queries: Sequence[str]) -> np.ndarray:
 
 def tuned(cards: Sequence[Card], pairs: Sequence[Pair]) -> tuple[Setting, float]:
     """BM25's best settings on the validation split."""
-    titles, texts = [c.title for c in cards], [leading_title(c.title, c.text) for c in cards]
+    titles, texts = [" ".join((c.title, *c.names)) for c in cards], [leading_title(c.title, c.text) for c in cards]
     best, best_rate = Setting("words", 1.2, 0.75, 0), -1.0
     grid = combinations(TOKENIZERS, (0.3, 0.6, 0.9, 1.2, 2.0), (0.3, 0.6, 0.75, 0.9), (0, 1, 2, 4, 8))
     for setting in (Setting(*values) for values in grid):
@@ -271,7 +271,7 @@ def quality(products: Sequence[Product], taxonomy: Path, embedder: StaticEmbedde
     result["gate_curve"] = [gate(on_test, test, float(t)) for t in np.arange(0.3, 0.95, 0.05)]
     if peers:
         setting, rate = tuned(cards, validation)
-        titles, texts = [c.title for c in cards], [leading_title(c.title, c.text) for c in cards]
+        titles, texts = [" ".join((c.title, *c.names)) for c in cards], [leading_title(c.title, c.text) for c in cards]
         index = BM25(titles, texts, **asdict(setting))
         lexical = hits([cards[int(index.scores(p.query).argmax())].id for p in test], test)
         dense = hits([cards[i].id for i in minilm(texts, [p.query for p in test])], test)

@@ -139,8 +139,8 @@ def _write_chunks(
     def write(file: BinaryIO) -> None:
         vectors.append(embedder.embed([c.text for c in batch]))
         for chunk in batch:
-            lexicon.add(chunk.title, chunk.text)
-            line = json.dumps({k: v for k, v in asdict(chunk).items() if v}, ensure_ascii=False)
+            lexicon.add((chunk.title, *chunk.names), chunk.text)
+            line = json.dumps({k: v for k, v in asdict(chunk).items() if v and k != "names"}, ensure_ascii=False)
             offsets.append(offsets[-1] + file.write(line.encode() + b"\n"))
         batch.clear()
 

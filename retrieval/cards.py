@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MIN_PRODUCTS: Final = 3  # fewer say nothing about a brand, type or series as such
 MAX_SERIES_WORDS: Final = 3  # more are a sentence
+MAX_NAMES: Final = 3
 MAX_LISTED: Final = 8
 MAX_CHARACTERS: Final = 200
 MAX_DEVICES_LISTED: Final = 14
@@ -39,7 +40,11 @@ COLOURS: Final = wordlist("colours")
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One card. `keys` says what it is about (brand, type, series), `products` which products it speaks of."""
+    """One card.
+
+    `keys` says what it is about (brand, type, series), `products` which products it speaks of, `names` what else than
+    its title people call its subject.
+    """
 
     id: str
     kind: str
@@ -47,6 +52,7 @@ class Card:
     text: str
     keys: dict[str, str]
     products: tuple[str, ...] = field(repr=False)
+    names: tuple[str, ...] = ()
 
 
 def make_cards(products: Sequence[Product], everyday: Mapping[str, Sequence[str]] | None = None) -> list[Card]:
@@ -137,7 +143,8 @@ def _type_cards(facts: Iterable[TypeFacts]) -> Iterable[Card]:
             text += f" Told apart by {'; '.join(f'{a} ({listed(v)})' for a, v in fact.attributes)}."
         if fact.brands:
             text += f" Brands: {listed(fact.brands)}."
-        yield Card(f"type:{key_of(fact.name)}", "type", fact.name, text, {"type": fact.name}, fact.products)
+        names = fact.synonyms[:MAX_NAMES]
+        yield Card(f"type:{key_of(fact.name)}", "type", fact.name, text, {"type": fact.name}, fact.products, names)
 
 
 def _series_cards(products: Sequence[Product], series: Mapping[str, str]) -> Iterable[Card]:
@@ -149,25 +156,19 @@ def _series_cards(products: Sequence[Product], series: Mapping[str, str]) -> Ite
         text += f" Models: {listed(dict.fromkeys(p.name or p.title for p in own))}."
         keys = {"brand": brand, "series": line}
         card_id = f"series:{key_of(brand)}/{key_of(line)}"
-        yield Card(card_id, "series", f"{brand} {line}", text, keys, tuple(p.id for p in own))
+        yield Card(card_id, "series", f"{brand} {line}", text, keys, tuple(p.id for p in own), (line,))
 
 
 def _fits_cards(products: Sequence[Product], fits: Mapping[str, tuple[Device, ...]]) -> Iterable[Card]:
     supplies = [p for p in products if p.id in fits]
     for (brand, category, _), own in _grouped(supplies, lambda p: (p.brand, p.category, frozenset(fits[p.id]))):
-        names = dict.fromkeys(p.name or p.title for p in own)
+        called = list(dict.fromkeys(p.name or p.title for p in own))
         what = f"{brand} {category or 'supply'}".strip()
-        text = f"{what} {listed(names)} {'fits' if len(names) == 1 else 'fit'} {_devices(fits[own[0].id])}."
+        text = f"{what} {listed(called)} {'fits' if len(called) == 1 else 'fit'} {_devices(fits[own[0].id])}."
         keys = {"brand": brand, "type": category, "device": str(fits[own[0].id][0])}
-        title = f"{what} {next(iter(names))}"
-        yield Card(
-            f"fits:{key_of(brand)}/{key_of(next(iter(names)))}-{own[0].id}",
-            "fits",
-            title,
-            text,
-            keys,
-            tuple(p.id for p in own),
-        )
+        card_id = f"fits:{key_of(brand)}/{key_of(called[0])}-{own[0].id}"
+        names = tuple(f"{brand} {name}" for name in called[:MAX_NAMES])
+        yield Card(card_id, "fits", f"{what} {called[0]}", text, keys, tuple(p.id for p in own), names)
 
 
 def _takes_cards(products: Sequence[Product], fits: Mapping[str, tuple[Device, ...]]) -> Iterable[Card]:
@@ -187,7 +188,8 @@ def _takes_cards(products: Sequence[Product], fits: Mapping[str, tuple[Device, .
             parts.append(f"{category or 'also'} {listed(dict.fromkeys(p.name or p.title for p in group))}")
         text = f"{_devices(devices)} takes: {'; '.join(parts)}."
         keys = {"brand": brand, "device": str(devices[0])}
-        yield Card(f"takes:{key_of(str(devices[0]))}", "takes", f"Supplies for {devices[0]}", text, keys, ids)
+        names = tuple(map(str, devices[:MAX_NAMES]))
+        yield Card(f"takes:{key_of(str(devices[0]))}", "takes", f"Supplies for {devices[0]}", text, keys, ids, names)
 
 
 def _grouped(products: Iterable[Product], key: Callable[[Product], K]) -> Iterable[tuple[K, list[Product]]]:

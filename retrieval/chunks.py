@@ -20,13 +20,17 @@ _SHORTEST: Final = 8  # tokens; a budget below cannot hold a sentence
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A passage of a document. The first chunk of a document has its id, the next ones `id#2`, `id#3`."""
+    """A passage of a document. The first chunk of a document has its id, the next ones `id#2`, `id#3`.
+
+    `names` are other names of its subject; they serve the search and are not stored.
+    """
 
     id: str
     text: str
     source: str
     title: str = ""
     url: str = ""
+    names: tuple[str, ...] = ()
 
 
 def leading_title(title: str, text: str) -> str:
@@ -66,7 +70,7 @@ class Chunker:
             document_text = document.text
         for n, text in enumerate(self._pack(document_text, room), start=1):
             chunk_id = document.id if n == 1 else f"{document.id}#{n}"
-            yield Chunk(chunk_id, title + text, document.source, document.title, document.url)
+            yield Chunk(chunk_id, title + text, document.source, document.title, document.url, document.names)
 
     def _count(self, text: str) -> int:
         return self.count_tokens([text])[0]

@@ -25,13 +25,18 @@ MAX_NAMED: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document. `source` says where it comes from and travels with every chunk; `url` is optional."""
+    """One document.
+
+    `source` says where it comes from and travels with every chunk. `title` leads every chunk. `names` are other names
+    of its subject ("laptop" for "notebook"), by which it is found too.
+    """
 
     id: str
     text: str
     source: str
     title: str = ""
     url: str = ""
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +47,13 @@ class BadLine:
     problem: str
 
 
-FIELDS: Final = frozenset(f.name for f in fields(Document))
+TEXTS: Final = tuple(f.name for f in fields(Document) if f.name != "names")
 
 
 def read_documents(path: Path) -> Iterator[Document | BadLine]:
-    """Yield documents and bad lines in file order. Columns: id, text, source, title (optional), url (optional).
+    """Yield documents and bad lines in file order. Columns: id, text, source; optional title, url, names.
+
+    `names` is a list, or one text with semicolons between names.
 
     Other columns are ignored, so that a file made for another tool serves here too.
 
@@ -59,9 +66,9 @@ def read_documents(path: Path) -> Iterator[Document | BadLine]:
         if problem:
             yield BadLine(row.line, problem)
         else:
-            values = {name: clean(row.values.get(name) or "") for name in FIELDS}
+            values = {name: clean(row.values.get(name) or "") for name in TEXTS}
             seen[values["id"]] = row.line
-            yield Document(**values)
+            yield Document(**values, names=tuple(filter(None, map(clean, _names(row.values.get("names"))))))
 
 
 def bad_input(path: Path, bad: list[BadLine]) -> InputError:
@@ -81,11 +88,18 @@ def clean(value: Any) -> str:
     return " ".join(visible.split())
 
 
+def _names(value: str | list[str] | None) -> list[str]:
+    return value.split(";") if isinstance(value, str) else value or []
+
+
 def _problem(row: Row, seen: dict[str, int]) -> str:
-    values = {name: row.values.get(name) for name in FIELDS}
+    values = {name: row.values.get(name) for name in TEXTS}
     wrong = next((n for n, v in values.items() if not isinstance(v, (str, int, type(None)))), None)
     if wrong:
         return f"{wrong!r} must be text, found {type(values[wrong]).__name__}"
+    names = row.values.get("names")
+    if not isinstance(names, (str, list, type(None))) or not all(isinstance(n, str) for n in names or ()):
+        return "'names' must be a list of texts, or one text with semicolons"
     missing = [name for name in REQUIRED if not clean(values[name] or "")]
     if missing:
         return f"no {' and no '.join(missing)}: {', '.join(REQUIRED)} are required"

@@ -1,11 +1,12 @@
 """Which words a query shares with a chunk, weighted by how rare they are. Rescoring for the vectors' nearest chunks.
 
 A static vector cannot tell one model number from a similar one; a word can. For the few chunks that the vector index
-finds, three shares are computed: of the query's words, how many are in the chunk and how many in its title; of the
-title's words, how many are in the query. Each word weighs its idf (the one of BM25: Robertson and Zaragoza 2009).
-Files, all read by memory map:
+finds, three shares are computed: of the query's words, how many are in the chunk, how many in a name of its subject
+(the title is the first name), and of that name's words, how many are in the query. Each word weighs its idf (the one of
+BM25: Robertson and Zaragoza 2009). Files, all read by memory map:
 
-    terms.npy       uint32 [T]      numbers of each chunk's words, chunk after chunk; the highest bit marks title words
+    terms.npy       uint32 [T]      numbers of each chunk's words, chunk after chunk; the four highest bits say which of
+                                    its names hold the word
     term_rows.npy   uint64 [N + 1]  where each chunk's words begin
     words.npy       uint64 [W]      hash of each word, sorted; a word's number is its place
     idf.npy         float32 [W]
@@ -35,12 +36,14 @@ ROWS: Final = "term_rows.npy"
 WORDS: Final = "words.npy"
 IDF: Final = "idf.npy"
 LEXICON_FILES: Final = (TERMS, ROWS, WORDS, IDF)
-IN_TITLE: Final = np.uint32(1 << 31)
+MAX_NAMES: Final = 4
+SHIFT: Final = 32 - MAX_NAMES
+NUMBER: Final = np.uint32((1 << SHIFT) - 1)
 MAX_QUERY_WORDS: Final = 64
 _RUN: Final = re.compile(r"[^\W_]+(?:[-/.][^\W_]+)*")
 _PART: Final = re.compile(r"[-/.]")
 _FUNCTION: Final = wordlist("function")
-_PLURAL: Final = 4  # letters; "usb" and "lens" are not cut, "cables" is
+_PLURAL: Final = 4  # letters; "cables" loses its s, "gas" keeps it
 
 
 def words(text: str) -> set[str]:
@@ -67,12 +70,12 @@ class LexiconWriter:
         self._marks = array("B")
         self._rows = array("Q", [0])
 
-    def add(self, title: str, text: str) -> None:
-        """The next chunk; `text` holds the title or not."""
-        in_title = words(title)
-        for word in sorted(words(text) | in_title):
+    def add(self, names: Sequence[str], text: str) -> None:
+        """The next chunk: names of its subject, of which the first MAX_NAMES count, and its text."""
+        named = [words(name) for name in names[:MAX_NAMES]]
+        for word in sorted(words(text).union(*named)):
             self._hashes.append(_hash(word))
-            self._marks.append(word in in_title)
+            self._marks.append(sum((word in own) << n for n, own in enumerate(named)))
         self._rows.append(len(self._hashes))
 
     def write(self, folder: Path) -> None:
@@ -81,7 +84,7 @@ class LexiconWriter:
         known, numbers, counts = np.unique(hashes, return_inverse=True, return_counts=True)
         marks = np.frombuffer(self._marks, np.uint8).astype(np.uint32) if self._marks else np.zeros(0, np.uint32)
         chunks = len(self._rows) - 1
-        np.save(folder / TERMS, numbers.astype(np.uint32) | (marks << np.uint32(31)))
+        np.save(folder / TERMS, numbers.astype(np.uint32) | (marks << np.uint32(SHIFT)))
         np.save(folder / ROWS, np.frombuffer(self._rows, np.uint64))
         np.save(folder / WORDS, known)
         np.save(folder / IDF, np.log1p((chunks - counts + 0.5) / (counts + 0.5)).astype(np.float32))
@@ -96,7 +99,8 @@ class Lexicon:
 
     def __init__(self, folder: Path, rows: int) -> None:
         def load(name: str) -> npt.NDArray[np.generic]:
-            return np.asanyarray(np.load(folder / name, mmap_mode="r", allow_pickle=False))
+            # A plain array over the map: the map's own class costs microseconds for every slice.
+            return np.asarray(np.load(folder / name, mmap_mode="r", allow_pickle=False))
 
         self._terms, self._rows, self._words, self._idf = (load(name) for name in LEXICON_FILES)
         fits = (
@@ -112,23 +116,34 @@ class Lexicon:
     def shares(self, query: str, rows: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Shares in [0, 1] for each of R rows, float32 [3, R].
 
-        Of the query in the chunk, of the query in its title, of the title in the query. A word that no chunk holds
-        counts as the rarest: a query about something else does not match by its small words.
+        Of the query in the chunk, of the query in a name, of a name in the query; the best name counts. A word that no
+        chunk holds counts as the rarest: a query about something else does not match by its small words.
         """
         numbers, asked = self._numbers(sorted(words(query))[:MAX_QUERY_WORDS])
-        bounds = [(int(self._rows[r]), int(self._rows[r + 1])) for r in rows]
-        lengths = np.array([end - start for start, end in bounds])
-        terms = np.concatenate([self._terms[start:end] for start, end in bounds])
-        own = np.repeat(np.arange(len(bounds)), lengths)
-        in_title = terms >= IN_TITLE
-        terms = terms & ~IN_TITLE
-        weights = self._idf[terms]
-        matched = weights * np.isin(terms, numbers)
-        in_text = np.bincount(own, matched, len(bounds))
-        both = np.bincount(own, matched * in_title, len(bounds))
-        title = np.bincount(own, weights * in_title, len(bounds))
         asked = max(asked, 1e-9)
-        return np.stack([in_text / asked, both / asked, both / np.where(title > 0, title, 1)]).astype(np.float32)
+        chosen = np.asarray(rows)
+        count = len(chosen)
+        starts, ends = self._rows[chosen].astype(np.int64), self._rows[chosen + 1].astype(np.int64)
+        lengths = ends - starts
+        own = np.repeat(np.arange(count), lengths)
+        # One gather instead of a slice a row: place in the whole = start of the row + place within it.
+        within = np.arange(len(own)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        marked = self._terms[within + np.repeat(starts, lengths)]
+        terms = marked & NUMBER
+        weights = self._idf[terms].astype(np.float64)
+        known = np.zeros(len(terms), bool)
+        for number in numbers:  # few: faster than a sort
+            known |= terms == number
+        shares = np.zeros((3, count))
+        shares[0] = np.bincount(own, weights * known, count) / asked
+        named = np.flatnonzero(marked >> np.uint32(SHIFT))
+        own, weights, known, marks = own[named], weights[named], known[named], marked[named] >> np.uint32(SHIFT)
+        for n in range(MAX_NAMES):
+            inside = weights * ((marks >> np.uint32(n)) & np.uint32(1))
+            both, whole = np.bincount(own, inside * known, count), np.bincount(own, inside, count)
+            np.maximum(shares[1], both / asked, out=shares[1])
+            np.maximum(shares[2], both / np.where(whole > 0, whole, 1), out=shares[2])
+        return shares.astype(np.float32)
 
     def _numbers(self, query: Iterable[str]) -> tuple[npt.NDArray[np.uint32], float]:
         """Numbers of the known words of a query, and the weight of all of its words."""

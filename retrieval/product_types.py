@@ -33,6 +33,7 @@ ACCESSORY_HEADS: Final = wordlist("accessory heads")
 _WORD: Final = re.compile(r"[a-z]+(?:-[a-z]+)*")
 _MODEL: Final = re.compile(r"(?=[A-Za-z-]*\d{2})[A-Za-z0-9-]{4,}")
 _BRACKETS: Final = re.compile(r"\([^)]*\)")
+_IN_BRACKETS: Final = re.compile(r"\(([^)]+)\)")
 _ALTERNATIVE: Final = re.compile(r"[/()]")
 _STOP: Final = wordlist("function") | wordlist("small") | wordlist("units") | wordlist("colours")
 _LOGISTICS: Final = re.compile(
@@ -160,9 +161,18 @@ def _synonyms(name: str, ranked: Sequence[str]) -> tuple[str, ...]:
 
 
 def _alternatives(name: str) -> list[str]:
-    """Of "uninterruptible power supply (UPS)" both ways to say it; nothing for a name without an alternative."""
-    parts = [part.strip() for part in _ALTERNATIVE.split(name) if part.strip()]
-    return parts if len(parts) > 1 else []
+    """Other ways to say a name that holds several.
+
+    "uninterruptible power supply (UPS)" is said with the words or the letters, "printer/scanner spare part" with either
+    of the two; nothing for a name without an alternative.
+    """
+    plain = _BRACKETS.sub("", name).strip()
+    found = [plain, *_IN_BRACKETS.findall(name)] if plain != name else []
+    words = plain.split()
+    for n, word in enumerate(words):
+        if "/" in word:
+            found += [" ".join([*words[:n], part, *words[n + 1 :]]) for part in word.split("/") if part]
+    return list(dict.fromkeys(found))
 
 
 def _everyday(name: str, everyday: Mapping[str, Sequence[str]]) -> list[str]:

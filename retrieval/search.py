@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # Chosen on generated queries of the validation split (bench/knowledge.py, docs/knowledge.md).
 CANDIDATES: Final = 64
-# Of cosine, query in chunk, query in title, title in query; they sum to one.
-WEIGHTS: Final = np.array([1.0, 1.5, 0.5, 0.5], np.float32) / np.float32(3.5)
+# Of cosine, query in chunk, query in a name, name in query; they sum to one.
+WEIGHTS: Final = np.array([1.0, 2.0, 0.75, 0.5], np.float32) / np.float32(4.25)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ class ChunkStore:
     """Chunks by row number, read from a memory map. Safe to share between threads."""
 
     def __init__(self, folder: Path, rows: int) -> None:
-        offsets = np.load(folder / OFFSETS, mmap_mode="r", allow_pickle=False)
+        offsets = np.asarray(np.load(folder / OFFSETS, mmap_mode="r", allow_pickle=False))
         with (folder / CHUNKS).open("rb") as file:
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if offsets.dtype != np.uint64 or offsets.shape != (rows + 1,) or int(offsets[-1]) != len(self._bytes):

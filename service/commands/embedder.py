@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from retrieval.embedding import Vectors
 
 ENCYCLOPEDIA: Final = Path(__file__).parents[2] / "retrieval" / "demo" / "encyclopedia.jsonl"
+CARD_FIELDS: Final = ("id", "kind", "title", "text", "keys", "names")
 SEEDS: Final = 3  # each generates other spellings of the same facts
 TITLES: Final = 6000
 DESCRIPTIONS: Final = 2000
@@ -142,10 +143,10 @@ def read_cards(path: Path) -> list[Card]:
     """
     cards = []
     for row in read_rows(path):
-        if row.problem or not {"id", "kind", "title", "text", "keys"} <= row.values.keys():
-            raise InputError(f"{path}: line {row.line}: {row.problem or 'a card has id, kind, title, text and keys'}")
+        if row.problem or not row.values.keys() >= set(CARD_FIELDS):
+            raise InputError(f"{path}: line {row.line}: {row.problem or 'a card has ' + ', '.join(CARD_FIELDS)}")
         v = row.values
-        cards.append(Card(v["id"], v["kind"], v["title"], v["text"], v["keys"], ()))
+        cards.append(Card(v["id"], v["kind"], v["title"], v["text"], v["keys"], (), tuple(v["names"])))
     return cards
 
 

@@ -58,7 +58,8 @@ def build(
 ) -> None:
     """Build a knowledge snapshot and put it in force.
 
-    Documents have the columns **id**, **text** and **source**, optionally **title** and **url**; others are ignored.
+    Documents have the columns **id**, **text** and **source**, optionally **title**, **url** and
+    **names** (what else its subject is called; a list, or text with semicolons).
     They are cut at sentence bounds into chunks that fit the checkpoint's chunk budget, embedded, indexed and written to
     `OUTPUT/<version>`; then `OUTPUT/CURRENT` is switched in one step. Interrupted at any point, the old version stays.
 

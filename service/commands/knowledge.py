@@ -103,7 +103,7 @@ def write_cards(cards: Sequence[Card], output: Path, source: str) -> None:
     with temporary.open("w", encoding="utf-8") as file:
         for card in cards:
             document = {"id": card.id, "kind": card.kind, "title": card.title, "text": card.text, "source": source}
-            file.write(json.dumps({**document, "keys": card.keys}, ensure_ascii=False) + "\n")
+            file.write(json.dumps({**document, "names": card.names, "keys": card.keys}, ensure_ascii=False) + "\n")
     temporary.replace(output)
     kinds = ", ".join(f"{n:,} {kind}" for kind, n in Counter(c.kind for c in cards).items())
     typer.echo(f"{output}: {len(cards):,} cards ({kinds})")

@@ -39,6 +39,7 @@ DOCUMENTS: list[dict[str, Any]] = [
         "id": "type:notebook",
         "title": "notebook",
         "text": "notebook: a product type. Also written: laptop, laptop computer.",
+        "names": ["laptop", "laptop computer"],
         "source": "cards",
     },
     {

@@ -45,6 +45,14 @@ def test_supplies_belong_to_what_they_fit() -> None:
     )
 
 
+def test_a_card_knows_other_names_of_its_subject() -> None:
+    """A type what people call it, a series its name alone, supplies each by brand and name."""
+    assert CARDS["type:notebook"].names[0] == "laptop"
+    assert CARDS["series:lenovo/thinkpad"].names == ("ThinkPad",)
+    card = next(c for c in CARDS.values() if c.kind == "fits" and "toner0" in c.products)
+    assert card.names == ("Brother TN-3100", "Brother TN-3102")
+
+
 def test_a_series_card_names_its_models() -> None:
     """What stands between brand and name in the titles."""
     assert CARDS["series:lenovo/thinkpad"].text == (

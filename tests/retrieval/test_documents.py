@@ -28,6 +28,14 @@ def test_optional_fields_may_be_absent_or_null(tmp_path: Path) -> None:
     assert document == Document(id="7", text="words", source="here")
 
 
+@pytest.mark.parametrize("names", [["laptop", "pc\u200b"], "laptop; pc", "laptop;;pc;"])
+def test_names_are_a_list_or_one_text(tmp_path: Path, names: Any) -> None:
+    """Tables without lists write them with semicolons; each is cleaned, empty ones are left out."""
+    [document] = read(tmp_path, {**GOOD, "names": names})
+    assert isinstance(document, Document)
+    assert document.names == ("laptop", "pc")
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -35,6 +43,8 @@ def test_optional_fields_may_be_absent_or_null(tmp_path: Path) -> None:
         ({"text": "\u200b\u202e\x00"}, "no text"),
         ({"id": None, "source": None}, "no id and no source"),
         ({"text": ["words"]}, "'text' must be text, found list"),
+        ({"names": [1]}, "'names' must be a list of texts"),
+        ({"names": {"a": 1}}, "'names' must be a list of texts"),
         ({"url": {"a": 1}}, "'url' must be text, found dict"),
         ({"id": "x" * 300}, "'id' has 300 characters, at most 256"),
     ],

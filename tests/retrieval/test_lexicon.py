@@ -11,19 +11,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retrieval.errors import SnapshotError
-from retrieval.lexicon import LEXICON_FILES, Lexicon, LexiconWriter, words
+from retrieval.lexicon import LEXICON_FILES, MAX_NAMES, Lexicon, LexiconWriter, words
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 WORDS = st.sampled_from(["toner", "ink", "hp", "tn-3170", "laserjet", "cable", "cables", "usb"])
 TEXTS = st.lists(WORDS, min_size=1, max_size=6).map(" ".join)
+NAMES = st.lists(TEXTS | st.just(""), max_size=MAX_NAMES).map("|".join)
 
 
 def written(folder: Path, chunks: list[tuple[str, str]]) -> Lexicon:
     writer = LexiconWriter()
     for title, text in chunks:
-        writer.add(title, text)
+        writer.add(title.split("|"), text)
     writer.write(folder)
     return Lexicon(folder, len(chunks))
 
@@ -45,27 +46,28 @@ def test_words_are_what_people_spell(text: str, expected: set[str]) -> None:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
-@given(st.lists(st.tuples(TEXTS | st.just(""), TEXTS), min_size=1, max_size=8), TEXTS)
+@given(st.lists(st.tuples(NAMES, TEXTS), min_size=1, max_size=8), TEXTS)
 def test_shares_equal_a_plain_count(tmp_path: Path, chunks: list[tuple[str, str]], query: str) -> None:
     """For any chunks and query, the shares are the weighted fractions that their description says."""
     lexicon = written(tmp_path, chunks)
-    held = [words(text) | words(title) for title, text in chunks]
+    held = [words(text) | words(title.replace("|", " ")) for title, text in chunks]
 
     def idf(word: str) -> float:
         frequency = sum(word in own for own in held)
         return math.log(1 + (len(chunks) - frequency + 0.5) / (frequency + 0.5))
 
     asked = words(query)
-    of_query, in_title, of_title = lexicon.shares(query, list(range(len(chunks))))
+    of_query, in_name, of_name = lexicon.shares(query, list(range(len(chunks))))
     rarest = math.log(1 + len(chunks) + 0.5)
     known = set().union(*held)
     for row, (title, _) in enumerate(chunks):
         whole = sum(idf(w) if w in known else rarest for w in asked)
         assert of_query[row] == pytest.approx(sum(idf(w) for w in asked & held[row]) / whole, abs=1e-5)
-        named = words(title)
-        assert in_title[row] == pytest.approx(sum(idf(w) for w in asked & named) / whole, abs=1e-5)
-        expected = sum(idf(w) for w in named & asked) / sum(map(idf, named)) if named else 0
-        assert of_title[row] == pytest.approx(expected, abs=1e-5)
+        names = [words(name) for name in title.split("|")[:MAX_NAMES]]
+        expected = max(sum(map(idf, asked & own)) / whole for own in names)
+        assert in_name[row] == pytest.approx(expected, abs=1e-5)
+        expected = max(sum(map(idf, asked & own)) / sum(map(idf, own)) if own else 0 for own in names)
+        assert of_name[row] == pytest.approx(expected, abs=1e-5)
 
 
 def test_an_unknown_word_lowers_the_share(tmp_path: Path) -> None:
