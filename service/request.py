@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -45,9 +46,30 @@ class ScoreRequest:
     top_n: int | None = None
 
 
+class Priority(StrEnum):
+    """Who gives way under pressure: batch first, critical last."""
+
+    CRITICAL = "critical"
+    DEFAULT = "default"
+    BATCH = "batch"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. Nothing of one tenant (cache, knowledge, quota, kept keys and values) is visible to another.
+
+    Attributes:
+        tenant: scope of everything that is kept between calls; every caller's without keys.
+        priority: of this call.
+    """
+
+    tenant: str = "public"
+    priority: Priority = Priority.DEFAULT
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What surrounds a request: its name, its deadline and the stages that passed before the pipeline.
+    """What surrounds a request: its name, its caller, its deadline and the stages that passed before the pipeline.
 
     Attributes:
         id: `x-request-id`, the caller's or ours.
@@ -60,3 +82,4 @@ class Call:
     deadline: Deadline
     started: float
     timings_ms: dict[str, float] = field(default_factory=dict)
+    caller: Caller = field(default_factory=Caller)
