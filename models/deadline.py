@@ -31,3 +31,12 @@ class Deadline:
     def remaining(self) -> float:
         """Seconds left, never negative; infinite when there is no deadline."""
         return max(0.0, self.at - time.monotonic())
+
+    def within(self, seconds: float, share: float = 1.0) -> Deadline:
+        """The deadline of one stage: that many seconds from now, at most this share of what is left, never later."""
+        now = time.monotonic()
+        return Deadline(min(self.at, now + min(seconds, max(0.0, self.at - now) * share)))
+
+    def before(self, seconds: float) -> Deadline:
+        """That much earlier: what comes after the stage needs time too."""
+        return Deadline(self.at - seconds)
