@@ -3,6 +3,7 @@
 ModelError
 ├── CheckpointError      a checkpoint folder is missing, changed, or does not fit this engine
 ├── PromptTooLongError   the prompt does not fit the engine's limit even after truncation by field budgets
+├── UnreadableQueryError the tokenizer of this checkpoint drops every character of the query
 ├── DataError            a data file cannot be read; the message names file, line and what to change
 ├── TrainingError        a training run cannot start or go on; the message names the row, file or setting
 └── EngineError          the engine could not answer
@@ -23,6 +24,10 @@ class CheckpointError(ModelError):
 
 class PromptTooLongError(ModelError):
     """The prompt does not fit the engine's limit even after truncation by field budgets."""
+
+
+class UnreadableQueryError(ModelError):
+    """The tokenizer of this checkpoint drops every character of the query: a score would mean nothing."""
 
 
 class DataError(ModelError):

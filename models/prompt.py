@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models.errors import CheckpointError, PromptTooLongError
+from models.errors import CheckpointError, PromptTooLongError, UnreadableQueryError
 from models.manifest import SHARED_FIELDS
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class PromptWriter:
             Prompt with N suffixes.
 
         Raises:
-            PromptTooLongError: never for a checked manifest; guards against one edited in memory.
+            UnreadableQueryError: no token is left of the query.
         """
         shared = {"query": query, "chunk": chunk or ""}
         names = [f for f in shared if f in self._template.budgets]
@@ -99,6 +99,8 @@ class PromptWriter:
             budgets += [self._template.budgets[f] for f in self._item_fields]
         encoded = self._tokenizer.fields(texts, budgets)
         shared_fields = dict(zip(names, encoded, strict=False))
+        if not shared_fields["query"].ids:
+            raise UnreadableQueryError("no character of the query is known to the judge's tokenizer; write it in words")
         prefix = self._join(self._template.prefix, shared_fields, report=True)
         suffixes = []
         for n in range(len(items)):

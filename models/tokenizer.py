@@ -8,6 +8,7 @@ every added token is special and special tokens are split like any other text.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -23,11 +24,23 @@ TOKENIZER_NAME: Final = "tokenizer.json"
 # No token is spelled with more characters than this on average; longer text is cut before it is tokenized, so that a
 # 100 kB field costs what a short one does.
 CHARACTERS_PER_TOKEN: Final = 24
+# Runs of what tokenizers drop or merge: spaces, controls, zero-width and direction marks, soft hyphens, loose accents.
+# They must not push the words of a long text beyond that cut.
+_BLANKS: Final = re.compile(
+    "[\\s\\x00-\\x1f\\x7f-\\x9f\\xad\\u0300-\\u036f\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufe00-\\ufe0f\\ufeff"
+    "\\ufff9-\\ufffb\\U000e0000-\\U000e01ef]{2,}"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedField:
-    """Ids of one field, cut to its budget."""
+    """Ids of one field, cut to its budget.
+
+    Attributes:
+        ids: at most as many as the budget.
+        truncated: there was more.
+        unrepresentable: some of it is unknown to the tokenizer, or it drops all of it.
+    """
 
     ids: tuple[int, ...]
     truncated: bool
@@ -61,19 +74,21 @@ class FieldTokenizer:
 
     def fields(self, texts: Sequence[str], budgets: Sequence[int]) -> list[EncodedField]:
         """Encode untrusted texts in one call, each cut to its budget in tokens."""
-        cuts = [text[: budget * CHARACTERS_PER_TOKEN] for text, budget in zip(texts, budgets, strict=True)]
+        closed = [_close_up(text, budget) for text, budget in zip(texts, budgets, strict=True)]
+        cuts = [text[: budget * CHARACTERS_PER_TOKEN] for text, budget in zip(closed, budgets, strict=True)]
         encodings = self._fields.encode_batch_fast(cuts, add_special_tokens=False)
         result = []
-        for text, cut, budget, encoding in zip(texts, cuts, budgets, encodings, strict=True):
+        for text, whole, cut, budget, encoding in zip(texts, closed, cuts, budgets, encodings, strict=True):
             ids = encoding.ids
             if not self.reserved.isdisjoint(ids):
                 raise AssertionError("a reserved token id came out of untrusted text")
             kept = tuple(ids[:budget])
+            dropped = not kept and not (text.isspace() or text == "")
             result.append(
                 EncodedField(
                     ids=kept,
-                    truncated=len(ids) > budget or len(cut) < len(text),
-                    unrepresentable=self.unknown_id is not None and self.unknown_id in kept,
+                    truncated=len(ids) > budget or len(cut) < len(whole),
+                    unrepresentable=dropped or self.unknown_id in kept,
                 )
             )
         return result
@@ -81,3 +96,10 @@ class FieldTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Ids to text, special tokens kept: the rationale's markers are among them."""
         return str(self._literals.decode(list(ids), skip_special_tokens=False))
+
+
+def _close_up(text: str, budget: int) -> str:
+    """A text that may be cut, with its blank runs closed; any other as it is."""
+    if len(text) <= budget * CHARACTERS_PER_TOKEN:
+        return text
+    return _BLANKS.sub(" ", text).strip()

@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from models.errors import EngineBusyError, EngineUnavailableError, PromptTooLongError
+from models.errors import EngineBusyError, EngineUnavailableError, PromptTooLongError, UnreadableQueryError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,6 +134,8 @@ def from_model(error: ModelError) -> ServiceError:
             return NotReadyError(f"the engine is unavailable: {error}", retry_after_ms=1000)
         case PromptTooLongError():
             return InvalidRequestError(f"shorten the query, the context or the item: {error}")
+        case UnreadableQueryError():
+            return invalid("#/query", str(error))
         case _:
             return ServiceError("the judge failed; the log of the service has the reason under this request's id")
 

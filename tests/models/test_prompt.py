@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import CheckpointError, PromptTooLongError
+from models.errors import CheckpointError, PromptTooLongError, UnreadableQueryError
 from models.manifest import Manifest
 from models.prompt import Item, PromptWriter, check_length
 from models.tokenizer import FieldTokenizer
 
 SPELLINGS = ("[unused7]", "[unused2]", "[SEP]", "[CLS]", "4-Excellent", "\u200b", "\u202e", "[unused20]")
 TEXT = st.lists(st.one_of(st.sampled_from(SPELLINGS), st.text(max_size=16)), max_size=6).map(" ".join)
+QUERY = TEXT.map("phone ".__add__)  # one without a token is refused
 ITEMS = st.builds(Item, title=TEXT, brand=TEXT, category=TEXT, attributes=TEXT, description=TEXT)
 
 
@@ -45,7 +46,7 @@ def plain(manifest: Manifest, tokenizer: FieldTokenizer, query: str, chunk: str 
     return ids
 
 
-@given(shared=st.tuples(TEXT, st.none() | TEXT), items=st.lists(ITEMS, min_size=1, max_size=4))
+@given(shared=st.tuples(QUERY, st.none() | TEXT), items=st.lists(ITEMS, min_size=1, max_size=4))
 def test_prompts_equal_those_of_the_plain_writer(
     manifest: Manifest,
     tokenizer: FieldTokenizer,
@@ -60,7 +61,7 @@ def test_prompts_equal_those_of_the_plain_writer(
         assert [*prompt.prefix.ids, *suffix.ids] == plain(manifest, tokenizer, query, chunk, item)
 
 
-@given(query=TEXT, items=st.lists(ITEMS, min_size=1, max_size=6), seed=st.randoms(use_true_random=False))
+@given(query=QUERY, items=st.lists(ITEMS, min_size=1, max_size=6), seed=st.randoms(use_true_random=False))
 def test_order_and_company_of_items_change_nothing(
     writer: PromptWriter, query: str, items: list[Item], seed: object
 ) -> None:
@@ -74,7 +75,7 @@ def test_order_and_company_of_items_change_nothing(
     assert writer.write(query, None, items[:1]).suffixes[0] == straight.suffixes[0]
 
 
-@given(query=TEXT, chunk=TEXT, item=ITEMS)
+@given(query=QUERY, chunk=TEXT, item=ITEMS)
 def test_text_cannot_forge_a_marker(
     tokenizer: FieldTokenizer, writer: PromptWriter, query: str, chunk: str, item: Item
 ) -> None:
@@ -91,7 +92,7 @@ def test_text_cannot_forge_a_marker(
 
 
 @pytest.mark.parametrize("field", ["title", "brand", "category", "attributes", "description"])
-@pytest.mark.parametrize("text", ["a" * 100_000, "phone " * 20_000, "\u200b" * 100_000 + "x", "[unused7]" * 10_000])
+@pytest.mark.parametrize("text", ["a" * 100_000, "phone " * 20_000, "\u200b x" * 30_000, "[unused7]" * 10_000])
 def test_the_answer_marker_survives_any_length(
     tokenizer: FieldTokenizer, writer: PromptWriter, manifest: Manifest, field: str, text: str
 ) -> None:
@@ -125,6 +126,13 @@ def test_a_field_cannot_merge_with_its_neighbour(tokenizer: FieldTokenizer, writ
     split = writer.write("phone", None, [Item("lap", brand="top")]).suffixes[0].ids
     [laptop] = tokenizer.literal("laptop")
     assert laptop not in split
+
+
+@pytest.mark.parametrize("query", ["\u0301\u0302", "\u200b\u200d", " "])
+def test_a_query_without_a_token_is_refused(writer: PromptWriter, query: str) -> None:
+    """Loose accents and invisible characters leave nothing to judge by: no score may come of it."""
+    with pytest.raises(UnreadableQueryError, match="in words"):
+        writer.write(query, None, [Item("phone")])
 
 
 def test_unknown_text_is_reported(writer: PromptWriter) -> None:

@@ -115,7 +115,7 @@ def test_ordinary_text_encodes_as_a_literal_does(tokenizer: FieldTokenizer, text
 
 
 @pytest.mark.parametrize(
-    "text", ["a" * 100_000, "phone " * 20_000, "\u200b" * 100_000, "👍🏽" * 25_000, "[SEP]" * 20_000]
+    "text", ["a" * 100_000, "phone " * 20_000, "\u200bx" * 50_000, "👍🏽" * 25_000, "[SEP]" * 20_000]
 )
 def test_a_field_of_100_kilobytes_is_cut_to_its_budget(folder: Path, tokenizer: FieldTokenizer, text: str) -> None:
     """Length costs nothing and breaks nothing, and the cut is told."""
@@ -137,6 +137,28 @@ def test_a_cut_keeps_the_beginning(tokenizer: FieldTokenizer) -> None:
     whole, cut = tokenizer.fields(["phone case laptop", "phone case laptop"], [100, 2])
     assert whole.ids[:2] == cut.ids
     assert (whole.truncated, cut.truncated) == (False, True)
+
+
+@pytest.mark.parametrize("blank", [" ", "\u200b", "\u00ad", "\u202e", "\n\t", "\u0301", "\ufe0f", "\U000e0041", "\x00"])
+def test_blanks_cannot_push_the_words_out(wordpiece: Path, blank: str) -> None:
+    """What a tokenizer drops does not count as text, however much of it stands before or between the words."""
+    tokenizer = FieldTokenizer(wordpiece)
+    [plain] = tokenizer.fields(["phone case"], [8])
+    for text in (blank * 10_000 + "phone case", "phone " + blank * 10_000 + " case"):
+        [field] = tokenizer.fields([text], [8])
+        assert field.ids == plain.ids
+        assert not field.truncated
+
+
+def test_text_that_leaves_no_token_is_flagged(wordpiece: Path) -> None:
+    """Visible or not: what the tokenizer drops entirely is told; an empty or blank field is not."""
+    loose, hidden, empty, blank = FieldTokenizer(wordpiece).fields(
+        ["\u0301\u0302", "\u200b" * 9999, "", " \n"], [8] * 4
+    )
+    assert loose.unrepresentable
+    assert hidden.unrepresentable
+    assert not empty.unrepresentable
+    assert not blank.unrepresentable
 
 
 def test_text_outside_the_vocabulary_is_flagged(wordpiece: Path) -> None:

@@ -28,6 +28,7 @@ def test_every_failure_has_a_code_of_its_own_and_a_status_that_fits_its_grpc_cod
         (model_errors.EngineBusyError("full"), errors.OverloadedError),
         (model_errors.EngineUnavailableError("dead"), errors.NotReadyError),
         (model_errors.PromptTooLongError("600 tokens"), errors.InvalidRequestError),
+        (model_errors.UnreadableQueryError("no token"), errors.InvalidRequestError),
         (model_errors.EngineError("?"), errors.ServiceError),
     ],
 )
