@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from models import rationale
@@ -23,16 +23,18 @@ from service.reply import (
     Usage,
     Versions,
 )
+from service.rows import prompt_tokens, scored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from models.engines.port import Engine, Scores
     from models.manifest import Manifest
-    from models.prompt import Prompt, PromptWriter
+    from models.prompt import Item, Prompt, PromptWriter
     from models.tokenizer import FieldTokenizer
     from service.fetch import Fetched, Fetcher
-    from service.request import Call, ScoreRequest
+    from service.request import Call, Candidate, ScoreRequest
+    from service.rows import Rows
 
 # Tokenizing this many characters takes about a millisecond, the most that the event loop may stand still for it.
 INLINE_CHARACTERS = 3_000
@@ -54,11 +56,18 @@ class Judge:
 
 
 @dataclass(frozen=True, slots=True)
+class Computed:
+    """What the engine made of M items of a request."""
+
+    prompt: Prompt
+    rows: Rows
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """A request on its way out of the pipeline: results in the order of the request."""
 
-    prompt: Prompt
-    fetched: Fetched
     results: tuple[ItemResult, ...]
     degraded: tuple[Degraded, ...]
     usage: Usage
@@ -80,12 +89,14 @@ class Pipeline:
             NotReadyError, OverloadedError: the engine could not answer.
             ServiceError: a defect.
         """
-        judged = await self._judge(request, call)
+        fetched = await self._fetch(request, call)
+        computed = await self._compute(request.query, fetched.chunk, request.candidates, call)
+        judged = self._judge(request, fetched, computed.rows, computed.cached_tokens, call)
         return ScoreReply(
             id=call.id,
             model=self.judge.manifest.name,
-            versions=self.judge.versions(judged.fetched.index),
-            context=judged.fetched.reference,
+            versions=self.judge.versions(fetched.index),
+            context=fetched.reference,
             results=best_first(judged.results, request.top_n),
             degraded=judged.degraded,
             timings_ms=_total(call),
@@ -98,57 +109,55 @@ class Pipeline:
         Raises:
             As for `score`; the deadline also ends the decoding, and what was written until then comes back.
         """
-        judged = await self._judge(request, call)
+        fetched = await self._fetch(request, call)
+        computed = await self._compute(request.query, fetched.chunk, request.candidates, call)
+        judged = self._judge(request, fetched, computed.rows, computed.cached_tokens, call)
         result = judged.results[0]
         manifest = self.judge.manifest
         tier = next(t for t in manifest.tiers if t.name == result.tier)
         with _stage(call, "explain"), _as_service_errors():
-            ids = await self._decode(judged.prompt, tier.token_id, call)
+            ids = await self._decode(computed.prompt, tier.token_id, call)
         text = self.judge.tokenizer.decode(ids)
         parsed = rationale.parse(text, manifest.rationale)
         return ExplainReply(
             id=call.id,
             model=manifest.name,
-            versions=self.judge.versions(judged.fetched.index),
-            context=judged.fetched.reference,
-            chunk=judged.fetched.chunk,
+            versions=self.judge.versions(fetched.index),
+            context=fetched.reference,
+            chunk=fetched.chunk,
             result=result,
             parsed=parsed is not None,
             rationale=_fields(parsed) if parsed else None,
             text=text,
             degraded=judged.degraded,
             timings_ms=_total(call),
-            usage=Usage(
-                prompt_tokens=judged.usage.prompt_tokens,
-                cached_tokens=judged.usage.cached_tokens,
-                total_tokens=judged.usage.total_tokens + len(ids),
-            ),
+            usage=replace(judged.usage, total_tokens=judged.usage.total_tokens + len(ids)),
         )
 
-    async def _judge(self, request: ScoreRequest, call: Call) -> Judged:
+    async def _fetch(self, request: ScoreRequest, call: Call) -> Fetched:
         with _stage(call, "fetch"):
-            fetched = await self.fetcher.fetch(request.query, request.context, call.deadline)
+            return await self.fetcher.fetch(request.query, request.context, call.deadline)
+
+    async def _compute(self, query: str, chunk: str | None, candidates: Sequence[Candidate], call: Call) -> Computed:
+        """Write the prompt of M items and have the engine score it; the prompt's tokens are what it costs."""
         with _stage(call, "write"), _as_service_errors():
-            prompt = await self._write(request, fetched.chunk)
+            prompt = await self._write(query, chunk, [c.item for c in candidates])
         with _stage(call, "score"), _as_service_errors():
             scores = await self._score(prompt, call)
-        with _stage(call, "judge"):
-            results = verdicts(self.judge.manifest, request.candidates, prompt, scores)
-        tokens = prompt.tokens
-        return Judged(
-            prompt=prompt,
-            fetched=fetched,
-            results=results,
-            degraded=_degraded(results, fetched),
-            usage=Usage(prompt_tokens=tokens, cached_tokens=scores.cached_tokens, total_tokens=tokens),
-        )
+        return Computed(prompt, scored(prompt, scores), scores.cached_tokens)
 
-    async def _write(self, request: ScoreRequest, chunk: str | None) -> Prompt:
-        items = [c.item for c in request.candidates]
+    def _judge(self, request: ScoreRequest, fetched: Fetched, rows: Rows, cached_tokens: int, call: Call) -> Judged:
+        with _stage(call, "judge"):
+            results = verdicts(self.judge.manifest, request.candidates, rows)
+            degraded = _degraded(results, fetched)
+        tokens = prompt_tokens(rows)
+        return Judged(results, degraded, Usage(tokens, cached_tokens, tokens, cached_items=0))
+
+    async def _write(self, query: str, chunk: str | None, items: Sequence[Item]) -> Prompt:
         characters = len(chunk or "") + sum(len(i.title) + len(i.attributes) + len(i.description) for i in items)
         if characters <= INLINE_CHARACTERS:
-            return self.judge.writer.write(request.query, chunk, items)
-        return await asyncio.to_thread(self.judge.writer.write, request.query, chunk, items)
+            return self.judge.writer.write(query, chunk, items)
+        return await asyncio.to_thread(self.judge.writer.write, query, chunk, items)
 
     async def _score(self, prompt: Prompt, call: Call) -> Scores:
         """Ask the engine; it drops what is late, and the timeout is for an engine that hangs."""
@@ -159,7 +168,9 @@ class Pipeline:
         suffixes = [s.ids for s in prompt.suffixes]
         try:
             async with asyncio.timeout(timeout):
-                return await self.judge.engine.score(prompt.prefix.ids, suffixes, call.deadline)
+                return await self.judge.engine.score(
+                    prompt.prefix.ids, suffixes, call.deadline, scope=call.caller.tenant
+                )
         except TimeoutError as error:
             raise DeadlineError("the engine did not answer before the deadline") from error
 
@@ -171,6 +182,7 @@ class Pipeline:
             call.deadline,
             label=label,
             max_tokens=manifest.rationale.max_tokens,
+            scope=call.caller.tenant,
         )
         ids = [token async for token in stream]
         return ids[:-1] if ids and ids[-1] == manifest.rationale.end_token_id else ids
@@ -214,7 +226,7 @@ def _stage(call: Call, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        call.timings_ms[name] = _milliseconds(started)
+        call.timings_ms[name] = round(call.timings_ms.get(name, 0.0) + _milliseconds(started), 3)
 
 
 @contextmanager

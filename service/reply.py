@@ -65,8 +65,9 @@ class Usage:
     """Tokens of the call: the prefix is counted once, every item's suffix on top."""
 
     prompt_tokens: int
-    cached_tokens: int
+    cached_tokens: Annotated[int, Field(description="of these, not computed for this call")]
     total_tokens: int
+    cached_items: Annotated[int, Field(description="items whose scores were not computed for this call")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from models.manifest import load_manifest
 from models.prompt import Item, Part, Prompt
 from service.judge import best_first, verdicts
 from service.request import Candidate
+from service.rows import scored
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,7 @@ def judged(checkpoint: Path, logprobs: list[list[float]], mass: list[float] | No
     )
     part = Part((1,), (), ())
     candidates = tuple(Candidate(str(i), Item("t")) for i in range(n))
-    return verdicts(load_manifest(checkpoint), candidates, Prompt(part, (part,) * n), scores)
+    return verdicts(load_manifest(checkpoint), candidates, scored(Prompt(part, (part,) * n), scores))
 
 
 def test_a_row_that_is_not_finite_is_a_failure(checkpoint: Path) -> None:
