@@ -3,8 +3,11 @@
 ServiceError                   500 INTERNAL             a defect; the log has the traceback
 ├── MalformedBodyError         400 INVALID_ARGUMENT     not JSON, not UTF-8, a key twice, nested too deep
 ├── InvalidRequestError        422 INVALID_ARGUMENT     well-formed, but a field is wrong; `errors` names each
+├── UnauthenticatedError       401 UNAUTHENTICATED      no key or certificate that is known here
+├── ForbiddenError             403 PERMISSION_DENIED    it is known and lacks the scope
 ├── NotFoundError              404 NOT_FOUND            no such path or model
 ├── MethodNotAllowedError      405 UNIMPLEMENTED        the path takes another method
+├── SlowRequestError           408 CANCELLED            the body did not come in time
 ├── BodyTooLargeError          413 RESOURCE_EXHAUSTED   more bytes than the configured limit
 ├── MediaTypeError             415 INVALID_ARGUMENT     the body is not plain JSON
 ├── OverloadedError            503 UNAVAILABLE          no capacity before the deadline; nothing was computed
@@ -69,6 +72,18 @@ class InvalidRequestError(ServiceError):
     status, grpc, code, title = 422, "INVALID_ARGUMENT", "invalid-request", "The request is not valid"
 
 
+class UnauthenticatedError(ServiceError):
+    """No key or certificate that is known here."""
+
+    status, grpc, code, title = 401, "UNAUTHENTICATED", "unauthenticated", "Unauthenticated"
+
+
+class ForbiddenError(ServiceError):
+    """The key or certificate is known and lacks the scope."""
+
+    status, grpc, code, title = 403, "PERMISSION_DENIED", "forbidden", "Forbidden"
+
+
 class NotFoundError(ServiceError):
     """No such path or model."""
 
@@ -83,6 +98,12 @@ class MethodNotAllowedError(ServiceError):
     def __init__(self, detail: str, *, allow: str) -> None:
         super().__init__(detail)
         self.allow = allow
+
+
+class SlowRequestError(ServiceError):
+    """The body did not come in time; the connection is closed."""
+
+    status, grpc, code, title = 408, "CANCELLED", "slow-request", "The request came too slowly"
 
 
 class BodyTooLargeError(ServiceError):

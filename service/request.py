@@ -55,16 +55,31 @@ class Priority(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """How much may be asked for under one name. None is no limit.
+
+    Attributes:
+        name: calls with quotas of equal name draw on the same allowance.
+    """
+
+    name: str
+    requests_per_second: float | None = None
+    tokens_per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks. Nothing of one tenant (cache, knowledge, quota, kept keys and values) is visible to another.
 
     Attributes:
         tenant: scope of everything that is kept between calls; every caller's without keys.
         priority: of this call.
+        quotas: every one of them must have room; the tenant's, and its key's own.
     """
 
     tenant: str = "public"
     priority: Priority = Priority.DEFAULT
+    quotas: tuple[Quota, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

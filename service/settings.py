@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from pydantic_settings import SettingsError as PydanticSettingsError
 
 from models.manifest import SHIPPED
+from service.access.settings import AccessSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,6 +116,7 @@ class Settings(BaseSettings):
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,
+    access: AccessSettings = AccessSettings()
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then the environment, then the file; no .env file and no secrets folder."""
@@ -165,7 +167,8 @@ def load_settings(**overrides: object) -> Settings:
 def _unknown_variables(environment: Mapping[str, str]) -> list[str]:
     known = {f"{PREFIX}CONFIG"}
     known |= {PREFIX + name.upper() for name in Settings.model_fields}
-    for group, model in (("LIMITS", Limits), ("VLLM", VllmSettings)):
-        known |= {f"{PREFIX}{group}__{name.upper()}" for name in model.model_fields}
+    for group, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            known |= {f"{PREFIX}{group}__{name}".upper() for name in field.annotation.model_fields}
     names = (name for name in environment if name.startswith(PREFIX))
     return sorted(name for name in names if name not in known and not _KUBERNETES.fullmatch(name))
