@@ -55,6 +55,11 @@ class Knowledge(Protocol):
         """Version of the snapshot that answers now."""
         ...
 
+    @property
+    def tau(self) -> float:
+        """Score gate: a chunk below it is not used."""
+        ...
+
     def search(self, query: str) -> Hit | None:
         """The best chunk for a query, or None when its score is below the gate. Blocks; safe from several threads."""
         ...
@@ -79,6 +84,19 @@ class Fetched:
     failed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """Everything that the choice of a chunk for a query depends on, known before any search.
+
+    Attributes:
+        parts: equal parts and an equal query mean an equal chunk, unless retrieval fails.
+        index: version of the snapshot in force, None without knowledge.
+    """
+
+    parts: tuple[str, ...]
+    index: str | None
+
+
 class Fetcher:
     """Decides the chunk of a request."""
 
@@ -93,6 +111,16 @@ class Fetcher:
         """Version of the live snapshot, None without knowledge."""
         knowledge = self._current()
         return knowledge.version if knowledge else None
+
+    def basis(self, context: ContextChoice) -> Basis:
+        """What `fetch` would decide by, now."""
+        knowledge = self._current()
+        index = knowledge.version if knowledge else None
+        if isinstance(context, OwnContext):
+            return Basis(("caller", context.text), index)
+        if context == "none" or knowledge is None:
+            return Basis(("none",), index)
+        return Basis(("index", knowledge.version, repr(knowledge.tau)), index)
 
     async def fetch(self, query: str, context: ContextChoice, deadline: Deadline) -> Fetched:
         """The chunk for a query as the caller's choice of context asks for it. Never raises but for cancellation."""

@@ -231,6 +231,7 @@ class FakeKnowledge:
     raises: Exception | None = None
     wait: Callable[[], object] | None = None
     version: str = "index-1"
+    tau: float = 0.5
 
     @property
     def current(self) -> FakeKnowledge:

@@ -79,3 +79,19 @@ async def test_the_deadline_bounds_the_search(gate: threading.Event) -> None:
     fetcher = Fetcher(FakeKnowledge(wait=gate.wait), budget_ms=1e9)
     assert (await fetcher.fetch("q", "auto", Deadline.after(1))).failed
     fetcher.close()
+
+
+def test_the_basis_of_a_choice_names_all_that_can_change_it() -> None:
+    """Another snapshot, gate, own text or wish to do without is another basis; so is no other thing."""
+    knowledge, stricter, newer = FakeKnowledge(), FakeKnowledge(tau=0.6), FakeKnowledge(version="index-2")
+    bases = [
+        Fetcher(knowledge, 1.0).basis("auto"),
+        Fetcher(stricter, 1.0).basis("auto"),
+        Fetcher(newer, 1.0).basis("auto"),
+        Fetcher(knowledge, 1.0).basis("none"),
+        Fetcher(knowledge, 1.0).basis(OwnContext("none")),
+        Fetcher(knowledge, 1.0).basis(OwnContext("mine")),
+    ]
+    assert len({basis.parts for basis in bases}) == len(bases)
+    assert Fetcher(None, 1.0).basis("auto").parts == Fetcher(newer, 1.0).basis("none").parts
+    assert [basis.index for basis in bases[:3]] == ["index-1", "index-1", "index-2"]
