@@ -10,6 +10,7 @@ ServiceError                   500 INTERNAL             a defect; the log has th
 ├── SlowRequestError           408 CANCELLED            the body did not come in time
 ├── BodyTooLargeError          413 RESOURCE_EXHAUSTED   more bytes than the configured limit
 ├── MediaTypeError             415 INVALID_ARGUMENT     the body is not plain JSON
+├── QuotaError                 429 RESOURCE_EXHAUSTED   the caller is over its own quota, whatever the load
 ├── OverloadedError            503 UNAVAILABLE          no capacity before the deadline; nothing was computed
 ├── NotReadyError              503 UNAVAILABLE          starting, draining, hung or failing its self-test
 └── DeadlineError              504 DEADLINE_EXCEEDED    the deadline passed before anything was scored
@@ -116,6 +117,13 @@ class MediaTypeError(ServiceError):
     """The body is not sent as plain JSON."""
 
     status, grpc, code, title = 415, "INVALID_ARGUMENT", "unsupported-media-type", "The body must be JSON"
+
+
+class QuotaError(ServiceError):
+    """The caller is over its own quota, whatever the load; a later try may succeed."""
+
+    status, grpc, code, title = 429, "RESOURCE_EXHAUSTED", "quota", "Quota used up"
+    retryable = True
 
 
 class OverloadedError(ServiceError):
