@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from models.manifest import load_manifest
 from models.prompt import PromptWriter
 from models.tokenizer import FieldTokenizer
+from service.access.authenticate import open_access
 from service.engines import EMBEDDED, open_engine
 from service.fetch import Fetcher
 from service.health import Health
@@ -18,6 +19,7 @@ from service.metrics import Metrics
 from service.pipeline import Judge, Pipeline
 
 if TYPE_CHECKING:
+    from service.access.authenticate import Access
     from service.knowledge import Live
     from service.settings import Settings
 
@@ -29,6 +31,7 @@ class Gateway:
     settings: Settings
     pipeline: Pipeline
     health: Health
+    access: Access
     knowledge: Live | None = None
     metrics: Metrics = field(default_factory=Metrics)
     started_at: int = field(default_factory=lambda: int(time.time()))
@@ -59,6 +62,7 @@ def open_gateway(settings: Settings) -> Gateway:
     Raises:
         CheckpointError, SettingsError: naming what is wrong.
     """
+    access = open_access(settings)
     knowledge = open_knowledge(settings)
     judge = open_judge(settings)
     return assemble(
@@ -66,19 +70,25 @@ def open_gateway(settings: Settings) -> Gateway:
         judge,
         Fetcher(knowledge, settings.retrieval_budget_ms),
         embedded=settings.engine in EMBEDDED,
+        access=access,
         knowledge=knowledge,
     )
 
 
 def assemble(
-    settings: Settings, judge: Judge, fetcher: Fetcher, *, embedded: bool, knowledge: Live | None = None
+    settings: Settings,
+    judge: Judge,
+    fetcher: Fetcher,
+    *,
+    embedded: bool,
+    access: Access | None = None,
+    knowledge: Live | None = None,
 ) -> Gateway:
-    """A gateway around parts that are open already."""
+    """A gateway around parts that are open already; `access` is opened when it is not given."""
     return Gateway(
         settings=settings,
         pipeline=Pipeline(judge, fetcher, engine_grace_ms=settings.engine_grace_ms),
-        health=Health(
-            judge, embedded=embedded, hang_seconds=settings.hang_seconds, retry_seconds=settings.canary_retry_seconds
-        ),
+        health=Health(judge, settings.health, embedded=embedded),
+        access=access or open_access(settings),
         knowledge=knowledge,
     )

@@ -68,6 +68,19 @@ class VllmSettings(BaseModel):
     compiled: bool = Field(default=True, description="engine vllm: faster steps for a slower start")
 
 
+class HealthSettings(BaseModel):
+    """When the service calls itself ready. A probe sends the checkpoint's canaries through the live engine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    probe_seconds: float = Field(default=10.0, gt=0, description="pause between probes")
+    probe_timeout_seconds: float = Field(default=5.0, gt=0, description="time that a probe may take")
+    retry_seconds: float = Field(default=1.0, gt=0, description="pause after a probe that failed")
+    failures: int = Field(default=3, gt=0, description="probes in a row without an answer that end readiness")
+    recoveries: int = Field(default=2, gt=0, description="good probes in a row that bring it back")
+    hang_seconds: float = Field(default=30.0, gt=0, description="an engine with work and no step for so long is hung")
+
+
 class Settings(BaseSettings):
     """Everything an operator can choose. Nested names join with two underscores: `TIERWISE_LIMITS__ITEMS=64`."""
 
@@ -77,8 +90,9 @@ class Settings(BaseSettings):
 
     checkpoint: Path = Field(default=SHIPPED, description="checkpoint folder with its tierwise.json")
     engine: EngineName = Field(default=EngineName.ONNX_INT8, description="engine behind the port")
+    workers: int = Field(default=1, gt=0, description="processes that share the port, each with an engine of its own")
     threads: int | None = Field(
-        default=None, gt=0, description="compute threads of an embedded engine; all cores if unset"
+        default=None, gt=0, description="compute threads of an embedded engine, workers share them; all cores if unset"
     )
 
     cache_dir: Path | None = Field(default=None, description="built graphs; the user's cache folder if unset")
@@ -100,14 +114,15 @@ class Settings(BaseSettings):
 
     limits: Limits = Limits()
     vllm: VllmSettings = VllmSettings()
+    access: AccessSettings = AccessSettings()
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
     keep_alive_seconds: float = Field(default=75.0, ge=0, description="an idle connection is closed after so long")
-    drain_seconds: float = Field(default=20.0, ge=0, description="wait for requests in flight after SIGTERM")
-    hang_seconds: float = Field(default=30.0, gt=0, description="an engine with work and no step for so long is hung")
-    canary_retry_seconds: float = Field(
-        default=10.0, gt=0, description="pause before a failed self-test is tried again"
+    drain_pause_seconds: float = Field(
+        default=0.0, ge=0, description="after SIGTERM serve on, not ready, until load balancers have noticed"
     )
+    drain_seconds: float = Field(default=20.0, ge=0, description="then wait so long for requests in flight")
+    health: HealthSettings = HealthSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -116,7 +131,6 @@ class Settings(BaseSettings):
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,
-    access: AccessSettings = AccessSettings()
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then the environment, then the file; no .env file and no secrets folder."""

@@ -27,7 +27,15 @@ SWITCHES: dict[str, Values] = {
     "everything from claims": {"checkpoint": CLAIM, "knowledge": CLAIM},
     "everything from images": {"checkpoint": IMAGE, "knowledge": IMAGE},
     "everything pulled": {"checkpoint": PULL, "knowledge": PULL},
-    "settings": {"settings": {"deadline_ms": 80, "threads": 3, "drain_seconds": 7.5, "limits": {"items": 16}}},
+    "settings": {
+        "settings": {
+            "deadline_ms": 80,
+            "threads": 3,
+            "drain_seconds": 7.5,
+            "drain_pause_seconds": 1.5,
+            "limits": {"items": 16},
+        }
+    },
     "digest": {"image": {"digest": "sha256:" + "a" * 64, "pullSecrets": ["registry"]}},
     "vllm on a gpu": {
         "engine": {"mode": "vllm"},

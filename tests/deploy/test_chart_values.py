@@ -168,8 +168,8 @@ def test_service_accepts_what_the_chart_gives_it(case: str, tmp_path: Path, monk
     settings = load_settings()
     given = settings.model_dump(mode="json")
     assert merged(given, SWITCHES[case].get("settings", {})) == given
-    drained = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"] + settings.drain_seconds
-    assert pod["terminationGracePeriodSeconds"] >= drained + 5
+    before = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"] + settings.drain_pause_seconds
+    assert pod["terminationGracePeriodSeconds"] >= before + settings.drain_seconds + 5
     mounted = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
     for path in (settings.knowledge, settings.checkpoint):
         assert path in {None, Settings.model_fields["checkpoint"].default} or str(path) in mounted

@@ -38,7 +38,7 @@ def app(checkpoint: Path) -> FastAPI:
     configured = Settings(checkpoint=checkpoint, limits={"items": 4, "query_characters": 40})
     engine = OverlapEngine(rationale=(40,))
     gateway = assemble(configured, judge_on(checkpoint, engine), Fetcher(None, 1.0), embedded=True)
-    asyncio.run(gateway.health._pass_self_test())
+    asyncio.run(gateway.health.probe())
     return create_app(gateway)
 
 
