@@ -75,6 +75,9 @@ class AccessLayer:
             "ms": round(seconds * 1000.0, 3),
             **arrival.notes,
         }
+        if arrival.principal is not None:
+            fields["tenant"] = arrival.principal.caller.tenant
+            fields["credential"] = arrival.principal.credential
         if arrival.timings_ms:
             fields["timings_ms"] = arrival.timings_ms
         log.info("request", extra={"fields": fields})

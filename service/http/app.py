@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from service.errors import ServiceError
 from service.http import native, rerank, status
 from service.http.access import AccessLayer
+from service.http.guard import OPEN_PATHS, Guard
 from service.http.problems import PROBLEM_SCHEMA, on_http_exception, on_service_error
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.state.gateway = gateway
     for part in (native.router, native.plain, rerank.router, status.router):
         app.include_router(part)
+    app.add_middleware(Guard, access=gateway.access)
     app.add_middleware(AccessLayer, observe=gateway.metrics.answered)
     document: dict[str, Any] = {}
 
@@ -40,11 +42,24 @@ def create_app(gateway: Gateway) -> FastAPI:
         if not document:
             document.update(FastAPI.openapi(app))
             document["components"]["schemas"]["Problem"] = PROBLEM_SCHEMA
+            _show_keys(document)
             _show_limits(document["components"]["schemas"], gateway.settings.limits)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend the document
     return app
+
+
+def _show_keys(document: dict[str, Any]) -> None:
+    """Say how a key is sent, and where none is needed."""
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "`tw_<id>_<secret>`"},
+        "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    }
+    document["security"] = [{"bearer": []}, {"header": []}, {}]  # none: a door without keys, or a client certificate
+    for path in OPEN_PATHS & document["paths"].keys():
+        for operation in document["paths"][path].values():
+            operation["security"] = []
 
 
 def _show_limits(schemas: dict[str, Any], limits: Limits) -> None:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from service.access.principal import Principal
+
 SCOPE_KEY = "tierwise.arrival"
 # What may come back in a header and in a log line as it stands.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Arrival:
     """One request at the door.
 
@@ -24,12 +26,14 @@ class Arrival:
         started: monotonic seconds.
         timings_ms: milliseconds by stage, filled as the request goes on.
         notes: what the request's log line says beyond the usual.
+        principal: who sent it, once that is known.
     """
 
     id: str
     started: float
     timings_ms: dict[str, float] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+    principal: Principal | None = None
 
 
 def arrival_of(scope: Mapping[str, Any]) -> Arrival:

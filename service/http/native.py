@@ -19,11 +19,13 @@ from service.schemas import ExplainBody, ScoreBody
 if TYPE_CHECKING:
     from service.request import ScoreRequest
 
+CREDENTIAL_ERRORS = (errors.UnauthenticatedError, errors.ForbiddenError, errors.InvalidRequestError)
 BODY_ERRORS = (
+    *CREDENTIAL_ERRORS,
     errors.MalformedBodyError,
+    errors.SlowRequestError,
     errors.BodyTooLargeError,
     errors.MediaTypeError,
-    errors.InvalidRequestError,
     errors.OverloadedError,
     errors.NotReadyError,
     errors.DeadlineError,
@@ -85,7 +87,7 @@ async def explain(body: ExplainBody, request: Request) -> ExplainReply:
     return reply
 
 
-@plain.get("/v1/models", summary="Served checkpoints")
+@plain.get("/v1/models", responses=documented(*CREDENTIAL_ERRORS), summary="Served checkpoints")
 async def models(request: Request) -> ModelList:
     """The served checkpoint with its tiers, versions and field budgets."""
     gateway = gateway_of(request)

@@ -15,6 +15,8 @@ from service.http.arrival import arrival_of
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from service.http.arrival import Arrival
+
 MEDIA_TYPE = "application/problem+json"
 
 PROBLEM_SCHEMA: dict[str, Any] = {
@@ -64,19 +66,28 @@ def problem_response(error: errors.ServiceError, request_id: str) -> Response:
     headers = {}
     if error.retry_after_ms is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_ms / 1000))
-    if isinstance(error, errors.MethodNotAllowedError):
-        headers["allow"] = error.allow
+    match error:
+        case errors.MethodNotAllowedError():
+            headers["allow"] = error.allow
+        case errors.UnauthenticatedError():
+            headers["www-authenticate"] = 'Bearer realm="tierwise"'
+        case errors.SlowRequestError():
+            headers["connection"] = "close"
     content = to_json(errors.problem(error, request_id))
     return Response(content, status_code=error.status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def answer_error(error: errors.ServiceError, arrival: Arrival) -> Response:
+    """The response for one error, which the request's log line names."""
+    arrival.notes["code"] = error.code
+    arrival.notes["detail"] = error.detail
+    return problem_response(error, arrival.id)
 
 
 async def on_service_error(request: Request, error: Exception) -> Response:
     """Exception handler of the app for our own tree."""
     assert isinstance(error, errors.ServiceError)  # noqa: S101 # registered for this class alone
-    arrival = arrival_of(request.scope)
-    arrival.notes["code"] = error.code
-    arrival.notes["detail"] = error.detail
-    return problem_response(error, arrival.id)
+    return answer_error(error, arrival_of(request.scope))
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from service.gateway import Gateway
+    from service.request import Caller
 
 
 class JsonRoute(APIRoute):
@@ -56,6 +57,13 @@ def gateway_of(request: Request) -> Gateway:
     return gateway
 
 
+def caller_of(request: Request) -> Caller:
+    """Who sent a request."""
+    principal = arrival_of(request.scope).principal
+    assert principal is not None  # noqa: S101 # the guard is in front of every route that asks
+    return principal.caller
+
+
 def call_of(request: Request, deadline_ms: float | None) -> Call:
     """The call that a request makes: its deadline is the earliest of headers, body and configuration.
 
@@ -70,4 +78,10 @@ def call_of(request: Request, deadline_ms: float | None) -> Call:
     if deadline_ms is not None:
         budgets.append(deadline_ms)
     deadline = deadline_of(arrival.started, budgets)
-    return Call(id=arrival.id, deadline=deadline, started=arrival.started, timings_ms=arrival.timings_ms)
+    return Call(
+        id=arrival.id,
+        deadline=deadline,
+        started=arrival.started,
+        timings_ms=arrival.timings_ms,
+        caller=caller_of(request),
+    )
