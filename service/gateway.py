@@ -11,6 +11,7 @@ from models.manifest import load_manifest
 from models.prompt import PromptWriter
 from models.tokenizer import FieldTokenizer
 from service.access.authenticate import open_access
+from service.admission.admission import Admission
 from service.engines import EMBEDDED, open_engine
 from service.fetch import Fetcher
 from service.health import Health
@@ -32,6 +33,7 @@ class Gateway:
     pipeline: Pipeline
     health: Health
     access: Access
+    admission: Admission
     knowledge: Live | None = None
     metrics: Metrics = field(default_factory=Metrics)
     started_at: int = field(default_factory=lambda: int(time.time()))
@@ -90,5 +92,6 @@ def assemble(
         pipeline=Pipeline(judge, fetcher, engine_grace_ms=settings.engine_grace_ms),
         health=Health(judge, settings.health, embedded=embedded),
         access=access or open_access(settings),
+        admission=Admission(settings.admission, workers=settings.workers),
         knowledge=knowledge,
     )

@@ -19,6 +19,7 @@ from pydantic_settings import SettingsError as PydanticSettingsError
 
 from models.manifest import SHIPPED
 from service.access.settings import AccessSettings
+from service.admission.settings import AdmissionSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,6 +116,7 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     vllm: VllmSettings = VllmSettings()
     access: AccessSettings = AccessSettings()
+    admission: AdmissionSettings = AdmissionSettings()
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
     keep_alive_seconds: float = Field(default=75.0, ge=0, description="an idle connection is closed after so long")

@@ -34,3 +34,9 @@ async def read_body(request: Request, limit: int) -> bytes:
             raise BodyTooLargeError(f"send at most {limit} bytes")
         parts.append(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def declared_size(request: Request, limit: int) -> int:
+    """Bytes of the body as its caller declares them; the limit, where nothing or nonsense is declared."""
+    declared = request.headers.get("content-length", "")
+    return min(int(declared), limit) if declared.isdecimal() else limit

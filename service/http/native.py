@@ -26,6 +26,7 @@ BODY_ERRORS = (
     errors.SlowRequestError,
     errors.BodyTooLargeError,
     errors.MediaTypeError,
+    errors.QuotaError,
     errors.OverloadedError,
     errors.NotReadyError,
     errors.DeadlineError,

@@ -16,7 +16,8 @@ from starlette.responses import Response
 
 from service.gate import deadline_of, header_budgets
 from service.http.arrival import arrival_of
-from service.http.body import read_body
+from service.http.body import declared_size, read_body
+from service.http.leaving import while_connected
 from service.parse import parse_body
 from service.request import Call
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from models.deadline import Deadline
     from service.gateway import Gateway
     from service.request import Caller
 
@@ -41,12 +43,15 @@ class JsonRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             arrival = arrival_of(request.scope)
-            raw = await read_body(request, gateway_of(request).settings.limits.body_bytes)
-            started = time.monotonic()
-            body = parse_body(model, raw)
-            arrival.timings_ms["parse"] = round((time.monotonic() - started) * 1000.0, 3)
-            reply = await endpoint(body=body, request=request)
-            return Response(dump(reply), media_type="application/json")
+            gateway = gateway_of(request)
+            limit = gateway.settings.limits.body_bytes
+            with gateway.admission.visit(caller_of(request), declared_size(request, limit), _latest(request)):
+                raw = await read_body(request, limit)
+                started = time.monotonic()
+                body = parse_body(model, raw)
+                arrival.timings_ms["parse"] = round((time.monotonic() - started) * 1000.0, 3)
+                reply = await while_connected(request.receive, endpoint(body=body, request=request))
+                return Response(dump(reply), media_type="application/json")
 
         return handle
 
@@ -74,10 +79,9 @@ def call_of(request: Request, deadline_ms: float | None) -> Call:
     arrival = arrival_of(request.scope)
     gateway = gateway_of(request)
     gateway.health.check_tested()
-    budgets = [gateway.settings.deadline_ms, *header_budgets(request.headers)]
+    deadline = _latest(request)
     if deadline_ms is not None:
-        budgets.append(deadline_ms)
-    deadline = deadline_of(arrival.started, budgets)
+        deadline = min(deadline, deadline_of(arrival.started, [deadline_ms]))
     return Call(
         id=arrival.id,
         deadline=deadline,
@@ -85,3 +89,9 @@ def call_of(request: Request, deadline_ms: float | None) -> Call:
         timings_ms=arrival.timings_ms,
         caller=caller_of(request),
     )
+
+
+def _latest(request: Request) -> Deadline:
+    """The latest deadline that a call can have, known before its body is: of headers and configuration."""
+    budgets = [gateway_of(request).settings.deadline_ms, *header_budgets(request.headers)]
+    return deadline_of(arrival_of(request.scope).started, budgets)

@@ -1,0 +1,77 @@
+"""The brown-out ladder: under pressure the service does less for each request before it refuses more of them. Pure.
+
+Pressure is the share of recent requests that found no room. A step is taken as soon as the pressure is there and taken
+back, one at a time, after the pressure has stayed below half of it for a while.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+from service.admission.fading import Fading
+from service.request import Priority
+
+HALF_LIFE: Final = 0.5  # seconds
+HOLD_SECONDS: Final = 0.5  # a step stays at least so long
+FEW: Final = 2.0  # requests; so many imagined ones that found room keep one refusal from being pressure
+
+
+class Step(IntEnum):
+    """What is done for a request, from everything to the least."""
+
+    EVERYTHING = 0
+    NO_RETRIEVAL = 1  # judged without a chunk
+    CACHE_ONLY = 2  # when some of its items are cached, those and no others
+    FIRST_ITEMS = 3  # only so many of its first items as leave room for others
+
+
+STEPS: Final = {
+    "none": Step.EVERYTHING,
+    "retrieval": Step.NO_RETRIEVAL,
+    "cache": Step.CACHE_ONLY,
+    "items": Step.FIRST_ITEMS,
+}
+_FROM: Final = {Step.NO_RETRIEVAL: 0.05, Step.CACHE_ONLY: 0.2, Step.FIRST_ITEMS: 0.5}
+_EARLIER: Final = {Priority.CRITICAL: -1, Priority.DEFAULT: 0, Priority.BATCH: 1}
+
+
+class Ladder:
+    """Where the service stands.
+
+    Args:
+        deepest: never go below.
+    """
+
+    def __init__(self, deepest: Step, now: float) -> None:
+        self._deepest = deepest
+        self._sums = Fading(2, HALF_LIFE, now)  # asked, refused
+        self._step = Step.EVERYTHING
+        self._moved = now
+
+    def record(self, now: float, *, refused: bool) -> None:
+        """One request found room, or did not."""
+        self._sums.add(now, 1.0, float(refused))
+
+    def pressure(self, now: float) -> float:
+        """Share of recent requests that found no room, in [0, 1)."""
+        asked, refused = self._sums.read(now)
+        return refused / (asked + FEW)
+
+    def step(self, now: float) -> Step:
+        """The step in force."""
+        pressure = self.pressure(now)
+        while self._step < self._deepest and pressure >= _FROM[Step(self._step + 1)]:
+            self._step = Step(self._step + 1)
+            self._moved = now
+        while self._step > Step.EVERYTHING and pressure < _FROM[self._step] / 2 and now - self._moved >= HOLD_SECONDS:
+            self._step = Step(self._step - 1)
+            self._moved += HOLD_SECONDS
+        return self._step
+
+    def step_for(self, priority: Priority, now: float) -> Step:
+        """The step for one request: once there is pressure, batch is a step ahead and critical a step behind."""
+        step = self.step(now)
+        if step is Step.EVERYTHING:
+            return step
+        return Step(min(self._deepest, step + _EARLIER[priority]))

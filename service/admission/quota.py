@@ -1,0 +1,79 @@
+"""Quotas: requests and computed tokens per second under a name. Over it is the caller's doing: 429, not 503."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from service.admission.bucket import Bucket
+from service.errors import QuotaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from service.request import Caller, Quota
+
+MOST_NAMES: Final = 10_000  # buckets kept; the least recently used is forgotten, and is full when it comes back
+
+_Pair = tuple[Bucket | None, Bucket | None]  # requests, tokens
+
+
+class Quotas:
+    """The allowances of one process.
+
+    Args:
+        default: of a caller without quotas of its own, for each tenant; its name is not used.
+        burst_seconds: an unused allowance adds up for so long.
+        workers: processes that share each allowance; each enforces its part.
+    """
+
+    def __init__(self, default: Quota, *, burst_seconds: float, workers: int = 1) -> None:
+        self._default = default
+        self._burst = burst_seconds
+        self._workers = workers
+        self._kept: OrderedDict[str, tuple[Quota, _Pair]] = OrderedDict()
+
+    def knock(self, caller: Caller, now: float) -> None:
+        """Count one request.
+
+        Raises:
+            QuotaError: an allowance, of requests or of tokens, is used up. A refused request is not charged for.
+        """
+        pairs = list(self._pairs(caller, now))
+        wait = max((b.wait(now) for pair in pairs for b in pair if b), default=0.0)
+        if wait > 0:
+            milliseconds = math.ceil(wait * 1000.0)
+            raise QuotaError(f"the quota of this caller is used up for {milliseconds} ms", retry_after_ms=milliseconds)
+        for requests, _ in pairs:
+            if requests:
+                requests.charge(1.0, now)
+
+    def charge(self, caller: Caller, tokens: float, now: float) -> None:
+        """Count tokens that will be computed; what a cache answers is free. A debt is refused at the next knock."""
+        for _, bucket in self._pairs(caller, now):
+            if bucket:
+                bucket.charge(tokens, now)
+
+    def _pairs(self, caller: Caller, now: float) -> Iterator[_Pair]:
+        for quota in caller.quotas or (self._default,):
+            if quota.requests_per_second is None and quota.tokens_per_second is None:
+                continue
+            name = quota.name if caller.quotas else f"default:{caller.tenant}"
+            kept = self._kept.get(name)
+            if kept is None or kept[0] != quota:  # new, or its roster was reloaded with other numbers
+                kept = (
+                    quota,
+                    (self._bucket(quota.requests_per_second, now), self._bucket(quota.tokens_per_second, now)),
+                )
+                self._kept[name] = kept
+                if len(self._kept) > MOST_NAMES:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(name)
+            yield kept[1]
+
+    def _bucket(self, rate: float | None, now: float) -> Bucket | None:
+        if rate is None:
+            return None
+        rate /= self._workers
+        return Bucket(rate, max(1.0, rate * self._burst), now)
