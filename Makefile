@@ -38,6 +38,7 @@ lint: .venv/.dev .venv-train/.dev ## check style, formatting and types
 
 format: .venv/.dev ## rewrite sources in the project's style, and what is generated from them
 	.venv/bin/python scripts/chart_schema.py
+	.venv/bin/python scripts/proto.py
 	.venv/bin/ruff check --fix $(SOURCES)
 	.venv/bin/ruff format $(SOURCES)
 

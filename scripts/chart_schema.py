@@ -8,7 +8,17 @@ from service.settings import Settings
 
 SCHEMA = Path(__file__).resolve().parent.parent / "deploy" / "helm" / "tierwise" / "values.schema.json"
 # The chart decides these: paths and addresses inside its own container, the engine, and what comes from a Secret.
-CHART_OWNED = {"admin_host", "admin_port", "cache_dir", "checkpoint", "engine", "host", "http_port", "knowledge"}
+CHART_OWNED = {
+    "admin_host",
+    "admin_port",
+    "cache_dir",
+    "checkpoint",
+    "engine",
+    "grpc_port",
+    "host",
+    "http_port",
+    "knowledge",
+}
 
 
 def settings_schema() -> dict[str, Any]:

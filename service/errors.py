@@ -154,6 +154,12 @@ def invalid(pointer: str, detail: str) -> InvalidRequestError:
     )
 
 
+def by_code(code: str) -> type[ServiceError]:
+    """The class of a code on the wire, for clients; the base for one that is not known here."""
+    kinds = ServiceError.__subclasses__()
+    return next((k for k in kinds if k.code == code and k.__init__ is ServiceError.__init__), ServiceError)
+
+
 def from_model(error: ModelError) -> ServiceError:
     """What a failure below means on the wire; raise the result `from` the original."""
     match error:

@@ -42,6 +42,15 @@ def parse_body(model: type[Body], raw: bytes) -> Body:
         value = jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
     except ValueError as error:
         raise MalformedBodyError(f"the body is not valid JSON: {error}") from error
+    return validated(model, value)
+
+
+def validated(model: type[Body], value: object) -> Body:
+    """Validate what was parsed.
+
+    Raises:
+        InvalidRequestError: naming up to 20 wrong fields.
+    """
     try:
         return model.model_validate(value)
     except ValidationError as error:

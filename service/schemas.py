@@ -12,6 +12,7 @@ from service.request import Candidate, ContextChoice, OwnContext, ScoreRequest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+LONGEST_DEADLINE_MS = 3_600_000
 LARGEST_NUMBER = 1e15  # whole numbers are exact in a double up to here; what is larger is no attribute of a product
 
 _EXAMPLE_ITEM: dict[str, Any] = {
@@ -43,7 +44,7 @@ DeadlineMs = Annotated[
     float | None,
     Field(
         gt=0,
-        le=3_600_000,
+        le=LONGEST_DEADLINE_MS,
         allow_inf_nan=False,
         description="milliseconds the caller waits, from when it sent the request",
     ),

@@ -108,8 +108,12 @@ class Settings(BaseSettings):
         default=50.0, ge=0, description="wait past the deadline for a forward pass that began in time"
     )
 
-    host: str = Field(default="127.0.0.1", description="address of the HTTP door")
+    host: str = Field(default="127.0.0.1", description="address of the doors for callers")
     http_port: Port = Field(default=8080, description="port of the HTTP door")
+    grpc_port: Port = Field(default=50051, description="port of the gRPC door")
+    grpc_reserve_ms: float = Field(
+        default=5.0, ge=0, description="kept back of a gRPC caller's own deadline, for the way of the answer"
+    )
     admin_host: str = Field(default="127.0.0.1", description="address of the admin door")
     admin_port: Port = Field(default=9090, description="port of the admin door, /metrics among others")
 

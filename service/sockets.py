@@ -36,3 +36,19 @@ def listen_on(name: str, host: str, port: int) -> Iterator[socket.socket]:
         bound.listen(BACKLOG)
         bound.setblocking(False)
         yield bound
+
+
+@contextlib.contextmanager
+def reserve(name: str, host: str, port: int) -> Iterator[socket.socket]:
+    """A bound socket that does not listen: it holds the port for servers that bind themselves, with SO_REUSEPORT.
+
+    Raises:
+        SettingsError: the address is not one of this machine, or the port is taken.
+    """
+    with listen_on(name, host, port) as probe:  # alone, since with SO_REUSEPORT a second service would go unnoticed
+        address = probe.getsockname()
+    with socket.socket(probe.family) as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(address)
+        yield held

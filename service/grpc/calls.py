@@ -1,0 +1,145 @@
+"""What every call of the gRPC door has around it: id, caller, deadline, status details, one log line."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from service.errors import ServiceError
+from service.gate import deadline_of, header_budgets
+from service.grpc.failures import code_of, status_of
+from service.http.arrival import Arrival, request_id
+from service.request import Call, Caller
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from typing import TypeAlias, TypeVar
+
+    import grpc.aio
+
+    from models.deadline import Deadline
+    from service.access.principal import Scope
+    from service.gateway import Gateway
+
+    Answer = TypeVar("Answer")
+    Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
+
+log = logging.getLogger("tierwise.access")
+
+DETAILS_KEY: Final = "grpc-status-details-bin"
+CLIENT_GONE: Final = 499  # as the HTTP door logs a caller that left
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A call that may go on.
+
+    Attributes:
+        arrival: its id, start, caller and notes.
+        metadata: what the caller sent along, names in lower case.
+        deadline: of the whole call; a request in it may ask for an earlier one.
+    """
+
+    arrival: Arrival
+    metadata: Mapping[str, str]
+    deadline: Deadline
+
+    def call(self, asked_ms: float | None) -> Call:
+        """The call of its one request."""
+        arrival = self.arrival
+        deadline = self.deadline
+        if asked_ms is not None:
+            deadline = min(deadline, deadline_of(arrival.started, [asked_ms]))
+        return Call(arrival.id, deadline, arrival.started, arrival.timings_ms, self.caller)
+
+    @property
+    def caller(self) -> Caller:
+        """Who sent it."""
+        principal = self.arrival.principal
+        return principal.caller if principal else Caller()
+
+
+class Calls:
+    """Opens calls and closes them, whatever happens in between."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def serve(
+        self, path: str, scope: Scope, context: Context, answer: Callable[[Opened], Awaitable[Answer]]
+    ) -> Answer:
+        """Answer one call; no exception but cancellation gets past it that the caller does not understand."""
+        metadata = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+        arrival = Arrival(request_id(metadata.get("x-request-id")), time.monotonic())
+        context.set_trailing_metadata((("x-request-id", arrival.id),))
+        try:
+            principal = self._gateway.access.authenticate(metadata, _certificate(context))
+            arrival.principal = principal
+            principal.require(scope)
+            self._gateway.health.check_tested()
+            answered = await answer(Opened(arrival, metadata, self._deadline(arrival, metadata, context)))
+        except asyncio.CancelledError:
+            self.record(path, arrival, CLIENT_GONE, "CANCELLED")
+            raise
+        except Exception as error:  # noqa: BLE001 # the caller learns of every failure, the log of every defect
+            failure = as_service_error(error, path, arrival)
+            self.record(path, arrival, failure.status, failure.grpc)
+            await _abort(context, failure, arrival.id)
+        self.record(path, arrival, 200, "OK")
+        return answered
+
+    def record(self, path: str, arrival: Arrival, status: int, code: str) -> None:
+        """Count and log one request that is done; `status` is what HTTP would say."""
+        seconds = time.monotonic() - arrival.started
+        self._gateway.metrics.answered(path, status, seconds)
+        fields = {
+            "id": arrival.id,
+            "method": "GRPC",
+            "path": path,
+            "status": status,
+            "grpc": code,
+            "ms": round(seconds * 1000.0, 3),
+            **arrival.notes,
+        }
+        if arrival.principal is not None:
+            fields["tenant"] = arrival.principal.caller.tenant
+            fields["credential"] = arrival.principal.credential
+        if arrival.timings_ms:
+            fields["timings_ms"] = arrival.timings_ms
+        log.info("request", extra={"fields": fields})
+
+    def _deadline(self, arrival: Arrival, metadata: Mapping[str, str], context: Context) -> Deadline:
+        settings = self._gateway.settings
+        budgets = [settings.deadline_ms, *header_budgets(metadata)]
+        if (seconds := context.time_remaining()) is not None:
+            milliseconds = max(0.0, seconds * 1000.0)
+            # A gRPC caller hears nothing after its deadline, so a partial answer has to leave before it.
+            budgets.append(milliseconds - min(settings.grpc_reserve_ms, milliseconds * 0.1))
+        return deadline_of(arrival.started, budgets)
+
+
+def as_service_error(error: Exception, path: str, arrival: Arrival) -> ServiceError:
+    """What the caller is told of a failure; a defect goes to the log. Takes note of it for the request's own line."""
+    if not isinstance(error, ServiceError):
+        log.error("a defect", exc_info=error, extra={"fields": {"id": arrival.id, "path": path}})
+        error = ServiceError("a defect of the service; its log has the reason under this request's id")
+    arrival.notes["code"] = error.code
+    arrival.notes["detail"] = error.detail
+    return error
+
+
+async def _abort(context: Context, error: ServiceError, request_id: str) -> NoReturn:
+    status = status_of(error, request_id)
+    trailing = (("x-request-id", request_id), (DETAILS_KEY, status.SerializeToString()))
+    await context.abort(code_of(error), status.message, trailing)
+
+
+def _certificate(context: Context) -> Iterator[str]:
+    """Names in the client certificate that TLS verified."""
+    properties = context.auth_context()
+    for kind in ("x509_common_name", "x509_subject_alternative_name"):
+        for name in properties.get(kind, ()):
+            yield name.decode(errors="replace")

@@ -1,0 +1,1 @@
+"""The protocol, and what scripts/proto.py generates from it."""
