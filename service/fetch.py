@@ -15,6 +15,8 @@ from service.reply import ContextReference
 from service.request import OwnContext
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from models.deadline import Deadline
     from service.request import ContextChoice
 
@@ -98,13 +100,24 @@ class Basis:
 
 
 class Fetcher:
-    """Decides the chunk of a request."""
+    """Decides the chunk of a request.
 
-    def __init__(self, source: Source | None, budget_ms: float) -> None:
+    Args:
+        source: knowledge to search; None for none.
+        budget_ms: time for a search.
+        tenants: fetchers of the tenants that have knowledge of their own.
+    """
+
+    def __init__(self, source: Source | None, budget_ms: float, tenants: Mapping[str, Fetcher] | None = None) -> None:
         self._source = source
         self._budget = budget_ms / 1000.0
+        self._tenants = tenants or {}
         # Own threads: a search that hangs must not take the ones that everything else needs.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="knowledge")
+
+    def of(self, tenant: str) -> Fetcher:
+        """The fetcher for a tenant's calls: with its own knowledge and threads, or else this one."""
+        return self._tenants.get(tenant, self)
 
     @property
     def version(self) -> str | None:
@@ -151,3 +164,5 @@ class Fetcher:
     def close(self) -> None:
         """Drop searches that have not begun; do not wait for one that hangs."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        for fetcher in self._tenants.values():
+            fetcher.close()

@@ -15,11 +15,13 @@ from service.admission.admission import Admission
 from service.engines import EMBEDDED, open_engine
 from service.fetch import Fetcher
 from service.health import Health
-from service.knowledge import open_knowledge
+from service.knowledge import open_knowledge, open_tenants
 from service.metrics import Metrics
 from service.pipeline import Judge, Pipeline
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from service.access.authenticate import Access
     from service.knowledge import Live
     from service.settings import Settings
@@ -34,7 +36,7 @@ class Gateway:
     health: Health
     access: Access
     admission: Admission
-    knowledge: Live | None = None
+    knowledge: Mapping[str, Live] = field(default_factory=dict)  # by setting; each is followed
     metrics: Metrics = field(default_factory=Metrics)
     started_at: int = field(default_factory=lambda: int(time.time()))
 
@@ -65,15 +67,17 @@ def open_gateway(settings: Settings) -> Gateway:
         CheckpointError, SettingsError: naming what is wrong.
     """
     access = open_access(settings)
-    knowledge = open_knowledge(settings)
+    shared, tenants = open_knowledge(settings), open_tenants(settings)
+    budget = settings.retrieval_budget_ms
     judge = open_judge(settings)
     return assemble(
         settings,
         judge,
-        Fetcher(knowledge, settings.retrieval_budget_ms),
+        Fetcher(shared, budget, {tenant: Fetcher(own, budget) for tenant, own in tenants.items()}),
         embedded=settings.engine in EMBEDDED,
         access=access,
-        knowledge=knowledge,
+        knowledge=({"knowledge": shared} if shared else {})
+        | {f"tenants.{tenant}.knowledge": own for tenant, own in tenants.items()},
     )
 
 
@@ -84,7 +88,7 @@ def assemble(
     *,
     embedded: bool,
     access: Access | None = None,
-    knowledge: Live | None = None,
+    knowledge: Mapping[str, Live] | None = None,
 ) -> Gateway:
     """A gateway around parts that are open already; `access` is opened when it is not given."""
     return Gateway(
@@ -93,5 +97,5 @@ def assemble(
         health=Health(judge, settings.health, embedded=embedded),
         access=access or open_access(settings),
         admission=Admission(settings.admission, workers=settings.workers),
-        knowledge=knowledge,
+        knowledge=knowledge or {},
     )

@@ -10,6 +10,8 @@ from service.fetch import Source
 from service.settings import SettingsError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from retrieval.live import Refused
     from service.settings import Settings
 
@@ -37,29 +39,48 @@ def open_knowledge(settings: Settings) -> Live | None:
     """
     if settings.knowledge is None:
         return None
+    return _open("knowledge", settings.knowledge, settings.tau)
+
+
+def open_tenants(settings: Settings) -> dict[str, Live]:
+    """The knowledge of every tenant that has its own, by tenant.
+
+    Raises:
+        SettingsError: as for `open_knowledge`; the message names the tenant.
+    """
+    return {
+        tenant: _open(f"tenants.{tenant}.knowledge", own.knowledge, own.tau) for tenant, own in settings.tenants.items()
+    }
+
+
+def _open(name: str, folder: Path, tau: float | None) -> Live:
     from retrieval.live import LiveKnowledge  # noqa: PLC0415 # FAISS loads only where there is knowledge
 
-    live = LiveKnowledge(settings.knowledge, settings.tau)
+    live = LiveKnowledge(folder, tau)
     live.refresh()
     if live.current is None:
         reason = live.refused.reason if live.refused else "it holds no snapshot"
-        raise SettingsError(f"knowledge (TIERWISE_KNOWLEDGE): {reason}")
+        variable = "TIERWISE_" + name.partition(".")[0].upper()
+        raise SettingsError(f"{name} ({variable}): {reason}")
     return live
 
 
-async def follow(live: Live, seconds: float) -> None:
-    """Look for a new snapshot every so many seconds, until cancelled. Whatever fails, the last good one stays."""
+async def follow(name: str, live: Live, seconds: float) -> None:
+    """Look for a new snapshot every so many seconds, until cancelled. Whatever fails, the last good one stays.
+
+    `name` is the setting that holds the folder; log lines begin with it.
+    """
     told = None
     while True:
         await asyncio.sleep(seconds)
         try:
             taken = await asyncio.to_thread(live.refresh)
         except Exception:  # an unreadable folder must not end the service that has good knowledge
-            log.exception("knowledge: cannot look for a new snapshot")
+            log.exception("%s: cannot look for a new snapshot", name)
             continue
         if taken:
-            log.info("knowledge: took over version %s", live.current.version if live.current else None)
+            log.info("%s: took over version %s", name, live.current.version if live.current else None)
         refused = live.refused
         if refused and refused != told:
-            log.error("knowledge: refused %s: %s", refused.name, refused.reason)
+            log.error("%s: refused %s: %s", name, refused.name, refused.reason)
         told = refused

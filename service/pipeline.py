@@ -136,7 +136,7 @@ class Pipeline:
 
     async def _fetch(self, request: ScoreRequest, call: Call) -> Fetched:
         with _stage(call, "fetch"):
-            return await self.fetcher.fetch(request.query, request.context, call.deadline)
+            return await self.fetcher.of(call.caller.tenant).fetch(request.query, request.context, call.deadline)
 
     async def _compute(self, query: str, chunk: str | None, candidates: Sequence[Candidate], call: Call) -> Computed:
         """Write the prompt of M items and have the engine score it; the prompt's tokens are what it costs."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from service.access.follow import follow as follow_files
 from service.gateway import open_gateway
 from service.http.admin import create_admin
 from service.http.app import create_app
@@ -95,9 +96,10 @@ async def _watch(gateway: Gateway) -> None:
     """What runs beside the doors as long as the process."""
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(gateway.health.watch(), name="health")
-        if gateway.knowledge is not None:
-            seconds = gateway.settings.knowledge_refresh_seconds
-            tasks.create_task(follow(gateway.knowledge, seconds), name="knowledge")
+        keys = follow_files(gateway.access.refresh, gateway.settings.access.refresh_seconds)
+        tasks.create_task(keys, name="keys")
+        for name, live in gateway.knowledge.items():
+            tasks.create_task(follow(name, live, gateway.settings.knowledge_refresh_seconds), name=name)
 
 
 def _stop(stop: asyncio.Event, server: uvicorn.Server) -> None:

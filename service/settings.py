@@ -82,6 +82,15 @@ class HealthSettings(BaseModel):
     hang_seconds: float = Field(default=30.0, gt=0, description="an engine with work and no step for so long is hung")
 
 
+class TenantSettings(BaseModel):
+    """What one tenant has of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    knowledge: Path = Field(description="its knowledge snapshot folder; it never sees the shared one")
+    tau: float | None = Field(default=None, description="its score gate; the snapshot's own if unset")
+
+
 class Settings(BaseSettings):
     """Everything an operator can choose. Nested names join with two underscores: `TIERWISE_LIMITS__ITEMS=64`."""
 
@@ -120,6 +129,9 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     vllm: VllmSettings = VllmSettings()
     access: AccessSettings = AccessSettings()
+    tenants: dict[str, TenantSettings] = Field(
+        default={}, description="what tenants have of their own, by name: knowledge and tau; JSON in the environment"
+    )
     admission: AdmissionSettings = AdmissionSettings()
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")

@@ -14,6 +14,7 @@ from models.errors import ModelError
 from service.logs import configure_logging
 from service.server import serve as run_server
 from service.settings import EngineName, Settings, SettingsError, load_settings
+from service.workers import supervise
 
 
 def settings_help(model: type[BaseModel] = Settings, prefix: str = "") -> str:
@@ -23,7 +24,7 @@ def settings_help(model: type[BaseModel] = Settings, prefix: str = "") -> str:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             lines.append(settings_help(field.annotation, f"{prefix}{name}."))
         else:
-            default = "" if field.default is None or field.default == () else f" Default: {field.default}."
+            default = "" if field.default in (None, (), {}) else f" Default: {field.default}."
             lines.append(f"- `{prefix}{name}`: {field.description}.{default}")
     return "\n".join(lines)
 
@@ -38,8 +39,12 @@ def serve(
     *,
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder; the shipped one if not given.")] = None,
     engine: Annotated[EngineName | None, typer.Option(help="Engine behind the port.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that share the port, each with an engine of its own.")
+    ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Compute threads of an embedded engine; all cores if not given.")
+        int | None,
+        typer.Option(help="Compute threads of an embedded engine, workers share them; all cores if not given."),
     ] = None,
     knowledge: Annotated[
         Path | None, typer.Option(help="Knowledge snapshot folder; no retrieval if not given.")
@@ -57,6 +62,7 @@ def serve(
         settings = load_settings(
             checkpoint=checkpoint,
             engine=engine,
+            workers=workers,
             threads=threads,
             knowledge=knowledge,
             host=host,
@@ -65,7 +71,7 @@ def serve(
         )
         configure_logging(settings.log_level)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_server(settings))
+            runner.run(supervise(settings) if settings.workers > 1 else run_server(settings))
     except (SettingsError, ModelError) as error:
         typer.echo(f"tierwise cannot start: {error}", err=True)
         raise typer.Exit(2) from error

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from service import errors
 from service.http.arrival import arrival_of
 from service.http.problems import documented
-from service.http.route import JsonRoute, call_of, gateway_of
+from service.http.route import JsonRoute, call_of, caller_of, gateway_of
 from service.limits import ONE_ITEM, check_limits
 from service.reply import ExplainReply, ScoreReply, Versions
 from service.schemas import ExplainBody, ScoreBody
@@ -98,7 +98,7 @@ async def models(request: Request) -> ModelList:
         id=manifest.name,
         created=gateway.started_at,
         engine=judge.engine.name,
-        versions=judge.versions(gateway.pipeline.fetcher.version),
+        versions=judge.versions(gateway.pipeline.fetcher.of(caller_of(request).tenant).version),
         tiers=[TierInfo(name=t.name, label=t.label, band=t.band) for t in manifest.tiers],
         beta=manifest.beta,
         max_tokens=manifest.max_tokens,

@@ -36,7 +36,7 @@ from service.pipeline import Judge
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -130,6 +130,7 @@ class OverlapEngine:
         hang: never answers while set.
         dies_after: answers this many calls, then is unavailable.
         rationale: ids that `explain` yields.
+        scopes: of the calls.
         armed: whether the faults are on; the door opens with them off, so that the self-test passes.
     """
 
@@ -144,6 +145,7 @@ class OverlapEngine:
     queued_tokens: int = 0
     steps: int = 0
     calls: list[tuple[tuple[int, ...], list[tuple[int, ...]]]] = field(default_factory=list)
+    scopes: list[str] = field(default_factory=list)
     name: str = "overlap"
     closed: bool = False
 
@@ -151,7 +153,7 @@ class OverlapEngine:
         self, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], deadline: Deadline, *, scope: str = ""
     ) -> Scores:
         """One row per suffix; faults as configured."""
-        del scope
+        self.scopes.append(scope)
         if len(self.calls) >= self.dies_after:
             raise EngineUnavailableError("died")
         self.calls.append((tuple(prefix), [tuple(s) for s in suffixes]))
@@ -267,17 +269,22 @@ def open_door(checkpoint: Path) -> Callable[..., AbstractAsyncContextManager[Doo
 
     @asynccontextmanager
     async def open_(
-        engine: OverlapEngine | None = None, knowledge: FakeKnowledge | None = None, **settings: object
+        engine: OverlapEngine | None = None,
+        knowledge: FakeKnowledge | None = None,
+        own: Mapping[str, FakeKnowledge] | None = None,
+        **settings: object,
     ) -> AsyncIterator[Door]:
         engine = engine or OverlapEngine()
         configured = Settings(checkpoint=checkpoint, **settings)  # type: ignore[arg-type] # validated
-        fetcher = Fetcher(knowledge, configured.retrieval_budget_ms)
+        budget = configured.retrieval_budget_ms
+        fetcher = Fetcher(knowledge, budget, {t: Fetcher(k, budget) for t, k in (own or {}).items()})
         gateway = assemble(configured, judge_on(checkpoint, engine), fetcher, embedded=True)
         engine.armed = False
         watch = asyncio.create_task(gateway.health.watch())
         await gateway.health.tested.wait()
         engine.armed = True
         engine.calls.clear()
+        engine.scopes.clear()
         transport = httpx.ASGITransport(create_app(gateway))
         try:
             async with httpx.AsyncClient(transport=transport, base_url="http://tierwise") as client:

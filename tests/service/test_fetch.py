@@ -10,7 +10,7 @@ import pytest
 from models.deadline import Deadline
 from service.fetch import Fetched, Fetcher
 from service.request import OwnContext
-from tests.service.conftest import FakeKnowledge
+from tests.service.conftest import FakeHit, FakeKnowledge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +71,27 @@ async def test_a_slow_search_is_flagged_and_does_not_stop_the_others(gate: threa
     fetcher = Fetcher(FakeKnowledge(wait=gate.wait), budget_ms=1)
     for _ in range(4):
         assert await fetcher.fetch("q", "auto", Deadline.never()) == Fetched(index="index-1", failed=True)
+    fetcher.close()
+
+
+async def test_a_tenant_with_knowledge_of_its_own_sees_no_other() -> None:
+    """Its chunks and its version; every other tenant has the shared one."""
+    own = Fetcher(FakeKnowledge(version="index-a", hit=FakeHit(text="only for a")), 5_000)
+    fetcher = Fetcher(FakeKnowledge(), 5_000, {"a": own})
+    fetched = {t: await fetcher.of(t).fetch("q", "auto", Deadline.never()) for t in ("a", "b", "public")}
+    assert (fetched["a"].chunk, fetched["a"].index) == ("only for a", "index-a")
+    assert fetched["b"] == fetched["public"]
+    assert (fetched["b"].chunk, fetched["b"].index) == ("a helpful chunk", "index-1")
+    fetcher.close()
+
+
+async def test_a_tenants_hanging_search_takes_no_thread_of_another(gate: threading.Event) -> None:
+    """Each snapshot is searched by threads of its own."""
+    hanging = Fetcher(FakeKnowledge(wait=gate.wait), budget_ms=1)
+    fetcher = Fetcher(FakeKnowledge(), 5_000, {"a": hanging})
+    for _ in range(4):
+        assert (await fetcher.of("a").fetch("q", "auto", Deadline.never())).failed
+    assert (await fetcher.of("b").fetch("q", "auto", Deadline.never())).chunk == "a helpful chunk"
     fetcher.close()
 
 
