@@ -93,10 +93,12 @@ class Basis:
     Attributes:
         parts: equal parts and an equal query mean an equal chunk, unless retrieval fails.
         index: version of the snapshot in force, None without knowledge.
+        decided: the choice itself, where it takes no search.
     """
 
     parts: tuple[str, ...]
     index: str | None
+    decided: Fetched | None
 
 
 class Fetcher:
@@ -127,21 +129,14 @@ class Fetcher:
 
     def basis(self, context: ContextChoice) -> Basis:
         """What `fetch` would decide by, now."""
-        knowledge = self._current()
-        index = knowledge.version if knowledge else None
-        if isinstance(context, OwnContext):
-            return Basis(("caller", context.text), index)
-        if context == "none" or knowledge is None:
-            return Basis(("none",), index)
-        return Basis(("index", knowledge.version, repr(knowledge.tau)), index)
+        return _basis(context, self._current())
 
     async def fetch(self, query: str, context: ContextChoice, deadline: Deadline) -> Fetched:
         """The chunk for a query as the caller's choice of context asks for it. Never raises but for cancellation."""
-        if isinstance(context, OwnContext):
-            return Fetched(context.text, ContextReference(None, "caller", None), self.version)
         knowledge = self._current()
-        if context == "none" or knowledge is None:
-            return Fetched(index=knowledge.version if knowledge else None)
+        decided = _basis(context, knowledge).decided
+        if knowledge is None or decided is not None:
+            return decided or Fetched()
         try:
             hit = await self._search(knowledge, query, min(self._budget, deadline.remaining()))
         except TimeoutError:
@@ -166,3 +161,13 @@ class Fetcher:
         self._threads.shutdown(wait=False, cancel_futures=True)
         for fetcher in self._tenants.values():
             fetcher.close()
+
+
+def _basis(context: ContextChoice, knowledge: Knowledge | None) -> Basis:
+    index = knowledge.version if knowledge else None
+    if isinstance(context, OwnContext):
+        own = Fetched(context.text, ContextReference(None, "caller", None), index)
+        return Basis(("caller", context.text), index, own)
+    if context == "none" or knowledge is None:
+        return Basis(("none",), index, Fetched(index=index))
+    return Basis(("index", knowledge.version, repr(knowledge.tau)), index, None)

@@ -1,4 +1,4 @@
-"""The pipeline: one request through fetch, write, score and judge. Both doors and the command line end here."""
+"""The pipeline: one request through recall, fetch, write, score and judge. Both doors and the command line end here."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import asyncio
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from models import rationale
+from models.deadline import Deadline
 from models.engines.port import ItemStatus
 from models.errors import ModelError
-from service.errors import DeadlineError, NotReadyError, from_model
+from service.errors import DeadlineError, NotReadyError, OverloadedError, from_model
 from service.judge import best_first, verdicts
 from service.reply import (
     AttributeJudgement,
@@ -23,7 +25,8 @@ from service.reply import (
     Usage,
     Versions,
 )
-from service.rows import prompt_tokens, scored
+from service.request import Call, Priority
+from service.rows import OK, prompt_tokens, scored, unscored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,12 +35,15 @@ if TYPE_CHECKING:
     from models.manifest import Manifest
     from models.prompt import Item, Prompt, PromptWriter
     from models.tokenizer import FieldTokenizer
+    from service.cache.cache import Recalled, ResultCache
+    from service.errors import ServiceError
     from service.fetch import Fetched, Fetcher
-    from service.request import Call, Candidate, ScoreRequest
+    from service.request import Caller, ScoreRequest
     from service.rows import Rows
 
 # Tokenizing this many characters takes about a millisecond, the most that the event loop may stand still for it.
 INLINE_CHARACTERS = 3_000
+REFRESH_MS = 5_000.0  # for computing a hit again; nobody waits for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,16 @@ class Computed:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """Rows of every item of a request, wherever they are from, and the chunk decision that they share."""
+
+    fetched: Fetched
+    rows: Rows
+    cached_tokens: int
+    cached_items: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """A request on its way out of the pipeline: results in the order of the request."""
 
@@ -73,13 +89,31 @@ class Judged:
     usage: Usage
 
 
+class Observer(Protocol):
+    """Is told of every judged request before its answer leaves: must be quick, and must not raise."""
+
+    def judged(self, request: ScoreRequest, call: Call, fetched: Fetched, judged: Judged, judge: Judge) -> None:
+        """Take note. `judged` has a result for each item of the request; `call.timings_ms` has a total."""
+        ...
+
+
 class Pipeline:
     """Scores and explains requests."""
 
-    def __init__(self, judge: Judge, fetcher: Fetcher, *, engine_grace_ms: float = 50.0) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        fetcher: Fetcher,
+        *,
+        cache: ResultCache | None = None,
+        engine_grace_ms: float = 50.0,
+        observers: Sequence[Observer] = (),
+    ) -> None:
         self.judge = judge
         self.fetcher = fetcher
+        self.cache = cache
         self._grace = engine_grace_ms / 1000.0
+        self._observers = tuple(observers)
 
     async def score(self, request: ScoreRequest, call: Call) -> ScoreReply:
         """Judge every item of a request.
@@ -89,17 +123,16 @@ class Pipeline:
             NotReadyError, OverloadedError: the engine could not answer.
             ServiceError: a defect.
         """
-        fetched = await self._fetch(request, call)
-        computed = await self._compute(request.query, fetched.chunk, request.candidates, call)
-        judged = self._judge(request, fetched, computed.rows, computed.cached_tokens, call)
+        answered = await (self._recall(self.cache, request, call) if self.cache else self._answer(request, call))
+        judged = self._judge(request, answered, call)
         return ScoreReply(
             id=call.id,
             model=self.judge.manifest.name,
-            versions=self.judge.versions(fetched.index),
-            context=fetched.reference,
+            versions=self.judge.versions(answered.fetched.index),
+            context=answered.fetched.reference,
             results=best_first(judged.results, request.top_n),
             degraded=judged.degraded,
-            timings_ms=_total(call),
+            timings_ms=self._finish(request, call, answered.fetched, judged),
             usage=judged.usage,
         )
 
@@ -110,8 +143,8 @@ class Pipeline:
             As for `score`; the deadline also ends the decoding, and what was written until then comes back.
         """
         fetched = await self._fetch(request, call)
-        computed = await self._compute(request.query, fetched.chunk, request.candidates, call)
-        judged = self._judge(request, fetched, computed.rows, computed.cached_tokens, call)
+        computed = await self._compute(request, range(1), fetched, call)
+        judged = self._judge(request, Answered(fetched, computed.rows, computed.cached_tokens), call)
         result = judged.results[0]
         manifest = self.judge.manifest
         tier = next(t for t in manifest.tiers if t.name == result.tier)
@@ -130,7 +163,7 @@ class Pipeline:
             rationale=_fields(parsed) if parsed else None,
             text=text,
             degraded=judged.degraded,
-            timings_ms=_total(call),
+            timings_ms=self._finish(request, call, fetched, judged),
             usage=replace(judged.usage, total_tokens=judged.usage.total_tokens + len(ids)),
         )
 
@@ -138,20 +171,80 @@ class Pipeline:
         with _stage(call, "fetch"):
             return await self.fetcher.of(call.caller.tenant).fetch(request.query, request.context, call.deadline)
 
-    async def _compute(self, query: str, chunk: str | None, candidates: Sequence[Candidate], call: Call) -> Computed:
-        """Write the prompt of M items and have the engine score it; the prompt's tokens are what it costs."""
+    async def _answer(self, request: ScoreRequest, call: Call) -> Answered:
+        """Rows of every item from the engine."""
+        fetched = await self._fetch(request, call)
+        computed = await self._compute(request, range(len(request.candidates)), fetched, call)
+        return Answered(fetched, computed.rows, computed.cached_tokens)
+
+    async def _recall(self, cache: ResultCache, request: ScoreRequest, call: Call) -> Answered:
+        """Rows from the cache, and of the rest from the engine."""
+        tenant = call.caller.tenant
+        basis = self.fetcher.of(tenant).basis(request.context)
+        with _stage(call, "recall"):
+            recalled = await cache.recall(tenant, basis, request, call.deadline)
+        if not recalled.missing and recalled.fetched is not None:
+            if recalled.due:
+                cache.refresh(recalled, partial(self._refresh, cache, recalled, request, call.caller))
+            tokens = prompt_tokens(recalled.rows)
+            return Answered(recalled.fetched, recalled.rows, tokens, len(recalled.rows))
+        return await self._complete(cache, recalled, request, call)
+
+    async def _complete(self, cache: ResultCache, recalled: Recalled, request: ScoreRequest, call: Call) -> Answered:
+        fetched = await self._fetch(request, call)
+        fresh_items = fresh_tokens = 0
+        refused: list[ServiceError] = []
+
+        async def compute(positions: Sequence[int]) -> Rows:
+            """What the engine cannot do in time or at all must not take the hits with it."""
+            nonlocal fresh_items, fresh_tokens
+            try:
+                computed = await self._compute(request, positions, fetched, call)
+            except (DeadlineError, OverloadedError, NotReadyError) as error:
+                refused.append(error)
+                status = ItemStatus.FAILED if isinstance(error, NotReadyError) else ItemStatus.EXPIRED
+                return unscored(len(positions), len(self.judge.manifest.tiers), status)
+            fresh_items += int((computed.rows["status"] == OK).sum())
+            fresh_tokens += computed.prompt.tokens - computed.cached_tokens
+            return computed.rows
+
+        rows = await cache.complete(recalled, fetched, compute, call.deadline, self._grace)
+        scored_items = int((rows["status"] == OK).sum())
+        if refused and not scored_items:
+            raise refused[0]
+        return Answered(fetched, rows, max(0, prompt_tokens(rows) - fresh_tokens), scored_items - fresh_items)
+
+    async def _refresh(self, cache: ResultCache, recalled: Recalled, request: ScoreRequest, caller: Caller) -> None:
+        """Compute a request again while its scores are still in the cache. Gives way to everything else."""
+        call = Call(
+            id="refresh",
+            deadline=Deadline.after(REFRESH_MS),
+            started=time.monotonic(),
+            caller=replace(caller, priority=Priority.BATCH),
+        )
+        await self._complete(cache, cache.forgotten(recalled), request, call)
+
+    async def _compute(self, request: ScoreRequest, positions: Sequence[int], fetched: Fetched, call: Call) -> Computed:
+        """Write the prompt of some items and have the engine score it; the prompt's tokens are what it costs."""
         with _stage(call, "write"), _as_service_errors():
-            prompt = await self._write(query, chunk, [c.item for c in candidates])
+            prompt = await self._write(request.query, fetched.chunk, [request.candidates[n].item for n in positions])
         with _stage(call, "score"), _as_service_errors():
             scores = await self._score(prompt, call)
         return Computed(prompt, scored(prompt, scores), scores.cached_tokens)
 
-    def _judge(self, request: ScoreRequest, fetched: Fetched, rows: Rows, cached_tokens: int, call: Call) -> Judged:
+    def _judge(self, request: ScoreRequest, answered: Answered, call: Call) -> Judged:
         with _stage(call, "judge"):
-            results = verdicts(self.judge.manifest, request.candidates, rows)
-            degraded = _degraded(results, fetched)
-        tokens = prompt_tokens(rows)
-        return Judged(results, degraded, Usage(tokens, cached_tokens, tokens, cached_items=0))
+            results = verdicts(self.judge.manifest, request.candidates, answered.rows)
+            degraded = _degraded(results, answered.fetched)
+        tokens = prompt_tokens(answered.rows)
+        return Judged(results, degraded, Usage(tokens, answered.cached_tokens, tokens, answered.cached_items))
+
+    def _finish(self, request: ScoreRequest, call: Call, fetched: Fetched, judged: Judged) -> dict[str, float]:
+        """Stop the clock and tell the observers; the time of each stage."""
+        call.timings_ms["total"] = _milliseconds(call.started)
+        for observer in self._observers:
+            observer.judged(request, call, fetched, judged, self.judge)
+        return dict(call.timings_ms)
 
     async def _write(self, query: str, chunk: str | None, items: Sequence[Item]) -> Prompt:
         characters = len(chunk or "") + sum(len(i.title) + len(i.attributes) + len(i.description) for i in items)
@@ -209,11 +302,6 @@ def _fields(parsed: rationale.Rationale) -> RationaleFields:
         context=parsed.context,
         reason=parsed.reason,
     )
-
-
-def _total(call: Call) -> dict[str, float]:
-    call.timings_ms["total"] = _milliseconds(call.started)
-    return dict(call.timings_ms)
 
 
 def _milliseconds(since: float) -> float:

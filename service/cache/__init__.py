@@ -1,0 +1,1 @@
+"""The result cache: scores by content, in this process and in Redis."""
