@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
+import os
 import signal
-from typing import TYPE_CHECKING
-
-import uvicorn
+from typing import TYPE_CHECKING, Any
 
 from service.access.follow import follow as follow_files
 from service.gateway import open_gateway
+from service.grpc.door import GrpcDoor
 from service.http.admin import create_admin
 from service.http.app import create_app
+from service.http.door import HttpDoor
 from service.knowledge import follow
-from service.sockets import listen_on
+from service.sockets import open_ports
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Iterator
+    from collections.abc import Callable, Sequence
 
-    from starlette.types import ASGIApp
-
+    from service.door import Door
     from service.gateway import Gateway
     from service.settings import Settings
+    from service.sockets import Ports
 
 log = logging.getLogger(__name__)
 
-
-class _Server(uvicorn.Server):
-    """Leaves the signals to us: two servers share one process and end in order."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield
+CLOSE_SECONDS = 3.0  # for a forward pass that runs; with drain_seconds and the doors' own, less than any grace period
+PATIENCE_SECONDS = 60.0  # how long a process that others stand in for takes no calls before its first probe
 
 
 async def serve(settings: Settings) -> None:
@@ -46,50 +39,118 @@ async def serve(settings: Settings) -> None:
         SettingsError: a port is taken, or a setting does not fit this machine.
         CheckpointError: the checkpoint cannot be loaded.
     """
-    with (
-        listen_on("http_port", settings.host, settings.http_port) as door,
-        listen_on("admin_port", settings.admin_host, settings.admin_port) as admin,
-    ):
-        gateway = open_gateway(settings)
-        try:
-            await run(gateway, door, admin)
-        finally:
-            await gateway.close()
+    with open_ports(settings) as ports:
+        await serve_on(ports, settings, Stop())
 
 
-async def run(gateway: Gateway, door: socket.socket, admin: socket.socket) -> None:
-    """Serve a gateway on bound sockets until SIGTERM or SIGINT, then drain."""
-    settings = gateway.settings
-    http = _server(create_app(gateway), settings)
-    metrics = _server(create_admin(gateway), settings)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop, stop, http)
+async def serve_on(ports: Ports, settings: Settings, stop: Stop, *, patient: bool = False) -> None:
+    """Open a gateway and serve it on bound sockets until told to stop; see `serve` and `run`."""
+    gateway = open_gateway(settings)
+
+    def doors() -> list[Door]:
+        return [HttpDoor("http", create_app(gateway), ports.http, settings), GrpcDoor(gateway, ports.grpc)]
+
+    try:
+        await run(
+            gateway, doors, HttpDoor("admin", create_admin(gateway), ports.admin, settings), stop, patient=patient
+        )
+    finally:
+        await _close(gateway)
+
+
+class Stop:
+    """Asks a process to end: once in order, twice at once."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.hurried = asyncio.Event()
+
+    def ask(self) -> None:
+        """End."""
+        if self.asked.is_set():
+            self.hurried.set()
+        self.asked.set()
+
+    def on_signals(self, *numbers: signal.Signals) -> None:
+        """From now on these signals ask."""
+        loop = asyncio.get_running_loop()
+        for number in numbers:
+            loop.add_signal_handler(number, self.ask)
+
+
+async def run(
+    gateway: Gateway, open_doors: Callable[[], Sequence[Door]], admin: Door, stop: Stop, *, patient: bool = False
+) -> None:
+    """Serve a gateway at its doors until SIGTERM, SIGINT or `stop`, then drain.
+
+    Args:
+        gateway: closed by the caller.
+        open_doors: makes those for callers.
+        admin: open until the last call is answered.
+        stop: who else may end it.
+        patient: open the doors only after the first probe; others take the calls meanwhile.
+    """
+    stop.on_signals(signal.SIGTERM, signal.SIGINT)
     gc.collect()
     gc.freeze()  # what is loaded by now stays; the collector need not walk it during requests
     watch = asyncio.create_task(_watch(gateway), name="watch")
-    servers = [
-        asyncio.create_task(http.serve(sockets=[door]), name="http"),
-        asyncio.create_task(metrics.serve(sockets=[admin]), name="admin"),
-    ]
-    waiting = asyncio.create_task(stop.wait(), name="stop")
-    log.info("listening", extra={"fields": {"http": _address(door), "admin": _address(admin)}})
+    inner = asyncio.create_task(admin.serve(), name=admin.name)
+    waiting = asyncio.create_task(stop.asked.wait(), name="stop")
+    doors: Sequence[Door] = ()
+    servers: list[asyncio.Task[None]] = []
     try:
-        done, _ = await asyncio.wait([watch, waiting, *servers], return_when=asyncio.FIRST_COMPLETED)
+        if patient:
+            known = asyncio.create_task(gateway.health.concluded.wait(), name="probe")
+            await asyncio.wait(
+                [known, watch, waiting, inner], timeout=PATIENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+            known.cancel()
+        doors = open_doors()
+        servers += [asyncio.create_task(door.serve(), name=door.name) for door in doors]
+        log.info("listening", extra={"fields": {door.name: door.address for door in (*doors, admin)}})
+        done, _ = await asyncio.wait([watch, waiting, inner, *servers], return_when=asyncio.FIRST_COMPLETED)
         log.info("draining", extra={"fields": {"ended": sorted(task.get_name() for task in done)}})
     finally:
-        gateway.health.drain()
         waiting.cancel()
-        http.should_exit = True
-        await asyncio.wait(servers[:1])
-        metrics.should_exit = True
-        await asyncio.wait(servers)
+        await _drain(gateway, doors, stop, servers)
+        admin.end()
+        await asyncio.wait([inner])
         watch.cancel()
         await asyncio.wait([watch])
-    for task in (watch, *servers):
+    for task in (watch, inner, *servers):
         if not task.cancelled() and (error := task.exception()):
             raise _innermost(error)
+
+
+async def _drain(gateway: Gateway, doors: Sequence[Door], stop: Stop, servers: Sequence[asyncio.Task[None]]) -> None:
+    """Not ready, then a pause in which load balancers notice, then no new calls; returns when none is in flight."""
+    gateway.health.drain()
+    for door in doors:
+        door.announce()
+    hurried = asyncio.create_task(stop.hurried.wait(), name="hurry")
+    if stop.asked.is_set():  # not when a door has failed
+        await asyncio.wait([hurried], timeout=gateway.settings.drain_pause_seconds)
+    for door in doors:
+        door.end()
+    finished = asyncio.gather(*servers, return_exceptions=True)
+    either: set[asyncio.Future[Any]] = {finished, hurried}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if hurried.done():
+        for door in doors:
+            door.abort()
+    await finished
+    hurried.cancel()
+
+
+async def _close(gateway: Gateway) -> None:
+    """Close everything; an engine that hangs does not keep the process."""
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await gateway.close()
+    except TimeoutError:
+        log.error("the engine does not close; ending without it")  # noqa: TRY400 # where it waited says nothing
+        logging.shutdown()
+        os._exit(1)  # its threads would hold up an orderly end
 
 
 async def _watch(gateway: Gateway) -> None:
@@ -102,34 +163,8 @@ async def _watch(gateway: Gateway) -> None:
             tasks.create_task(follow(name, live, gateway.settings.knowledge_refresh_seconds), name=name)
 
 
-def _stop(stop: asyncio.Event, server: uvicorn.Server) -> None:
-    if stop.is_set():
-        server.force_exit = True  # asked twice: do not wait for requests in flight
-    stop.set()
-
-
-def _server(app: ASGIApp, settings: Settings) -> _Server:
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        lifespan="off",
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=int(settings.keep_alive_seconds),
-        timeout_graceful_shutdown=int(settings.drain_seconds),
-    )
-    return _Server(config)
-
-
 def _innermost(error: BaseException) -> BaseException:
     """What ended a group of tasks: the command line shows one sentence, not a tree."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _address(bound: socket.socket) -> str:
-    host, port, *_ = bound.getsockname()
-    return f"http://{host}:{port}"

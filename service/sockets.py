@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from service.settings import SettingsError
@@ -11,7 +12,39 @@ from service.settings import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from service.settings import Settings
+
 BACKLOG = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What one process serves on; several may share all but the admin door's.
+
+    Attributes:
+        http: listens.
+        grpc: bound and does not listen, see `reserve`.
+        admin: listens.
+    """
+
+    http: socket.socket
+    grpc: socket.socket
+    admin: socket.socket
+
+
+@contextlib.contextmanager
+def open_ports(settings: Settings) -> Iterator[Ports]:
+    """Every configured port, closed at the end.
+
+    Raises:
+        SettingsError: as `listen_on`.
+    """
+    with (
+        listen_on("http_port", settings.host, settings.http_port) as http,
+        reserve("grpc_port", settings.host, settings.grpc_port) as grpc,
+        listen_on("admin_port", settings.admin_host, settings.admin_port) as admin,
+    ):
+        yield Ports(http, grpc, admin)
 
 
 @contextlib.contextmanager

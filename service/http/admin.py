@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client.exposition import choose_encoder
 from pydantic_core import to_json
@@ -12,23 +12,57 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from service.gateway import Gateway
     from service.health import HealthReport
 
 
+class Overview(Protocol):
+    """What the door shows, of one process or of several."""
+
+    def liveness(self) -> HealthReport:
+        """Whether a restart would help."""
+        ...
+
+    def readiness(self) -> HealthReport:
+        """Whether traffic should come."""
+        ...
+
+    async def metrics(self) -> CollectorRegistry:
+        """What Prometheus reads."""
+        ...
+
+
+class _OneProcess:
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self.liveness = gateway.health.liveness
+        self.readiness = gateway.health.readiness
+
+    async def metrics(self) -> CollectorRegistry:
+        gateway = self._gateway
+        gateway.metrics.observe_state(gateway.health, gateway.pipeline.judge.engine.health())
+        return gateway.metrics.registry
+
+
 def create_admin(gateway: Gateway) -> Starlette:
     """The app around a gateway."""
+    return create_overview(_OneProcess(gateway))
+
+
+def create_overview(shown: Overview) -> Starlette:
+    """The app around anything that has health and metrics."""
 
     async def metrics(request: Request) -> Response:
-        gateway.metrics.observe_state(gateway.health, gateway.pipeline.judge.engine.health())
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(gateway.metrics.registry), headers={"content-type": content_type})
+        return Response(encode(await shown.metrics()), headers={"content-type": content_type})
 
     async def livez(_: Request) -> Response:
-        return _report(gateway.health.liveness())
+        return _report(shown.liveness())
 
     async def readyz(_: Request) -> Response:
-        return _report(gateway.health.readiness())
+        return _report(shown.readiness())
 
     return Starlette(routes=[Route("/metrics", metrics), Route("/livez", livez), Route("/readyz", readyz)])
 

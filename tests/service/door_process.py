@@ -11,10 +11,14 @@ import uvloop
 
 from service.fetch import Fetcher
 from service.gateway import assemble
+from service.grpc.door import GrpcDoor
+from service.http.admin import create_admin
+from service.http.app import create_app
+from service.http.door import HttpDoor
 from service.logs import configure_logging
-from service.server import run
+from service.server import Stop, run
 from service.settings import load_settings
-from service.sockets import listen_on
+from service.sockets import open_ports
 from tests.service.conftest import OverlapEngine, judge_on
 
 if TYPE_CHECKING:
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 
     from models.deadline import Deadline
     from models.engines.port import Scores
+    from service.door import Door
 
 
 class SlowEngine(OverlapEngine):
@@ -37,14 +42,15 @@ class SlowEngine(OverlapEngine):
 
 
 async def main(checkpoint: Path) -> None:
-    """Serve on free ports; the log says which."""
-    settings = load_settings(checkpoint=checkpoint, http_port=0, admin_port=0, deadline_ms=60_000)
-    with (
-        listen_on("http_port", settings.host, settings.http_port) as door,
-        listen_on("admin_port", settings.admin_host, settings.admin_port) as admin,
-    ):
+    """Serve on free ports; the log says which. More settings come from the environment."""
+    settings = load_settings(checkpoint=checkpoint, http_port=0, grpc_port=0, admin_port=0, deadline_ms=60_000)
+    with open_ports(settings) as ports:
         gateway = assemble(settings, judge_on(checkpoint, SlowEngine()), Fetcher(None, 1.0), embedded=True)
-        await run(gateway, door, admin)
+
+        def doors() -> list[Door]:
+            return [HttpDoor("http", create_app(gateway), ports.http, settings), GrpcDoor(gateway, ports.grpc)]
+
+        await run(gateway, doors, HttpDoor("admin", create_admin(gateway), ports.admin, settings), Stop())
         await gateway.close()
 
 

@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(folder: Path) -> dict[str, str]:
     """No setting but the cache's place, and a terminal of known width."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("TIERWISE_")}
-    return {**clean, "TIERWISE_CACHE_DIR": str(folder), "COLUMNS": "120"}
+    return {**clean, "TIERWISE_CACHE_DIR": str(folder), "TIERWISE_GRPC_PORT": "0", "COLUMNS": "120"}
 
 
 def free_port() -> str:
