@@ -91,11 +91,13 @@ def assemble(
     knowledge: Mapping[str, Live] | None = None,
 ) -> Gateway:
     """A gateway around parts that are open already; `access` is opened when it is not given."""
+    metrics = Metrics(settings.deadline_ms / 1000.0)
     return Gateway(
         settings=settings,
-        pipeline=Pipeline(judge, fetcher, engine_grace_ms=settings.engine_grace_ms),
+        pipeline=Pipeline(judge, fetcher, engine_grace_ms=settings.engine_grace_ms, observers=[metrics]),
         health=Health(judge, settings.health, embedded=embedded),
         access=access or open_access(settings),
         admission=Admission(settings.admission, workers=settings.workers),
         knowledge=knowledge or {},
+        metrics=metrics,
     )

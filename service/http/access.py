@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -14,8 +14,6 @@ from service.http.arrival import SCOPE_KEY, Arrival, request_id
 from service.http.problems import problem_response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("tierwise.access")
@@ -23,10 +21,18 @@ log = logging.getLogger("tierwise.access")
 CLIENT_GONE = 499  # nginx's code for a caller that left before the answer; it is logged, never sent
 
 
-class AccessLayer:
-    """Pure ASGI: wraps an app. `observe(path, status, seconds)` is told of every request."""
+class Observe(Protocol):
+    """Is told of every request that is done; see `service.metrics.Metrics.answered`."""
 
-    def __init__(self, app: ASGIApp, observe: Callable[[str, int, float], None]) -> None:
+    def __call__(self, path: str, status: int, seconds: float, *, tenant: str) -> None:
+        """Take note."""
+        ...
+
+
+class AccessLayer:
+    """Pure ASGI: wraps an app."""
+
+    def __init__(self, app: ASGIApp, observe: Observe) -> None:
         self._app = app
         self._observe = observe
 
@@ -66,7 +72,8 @@ class AccessLayer:
         seconds = time.monotonic() - arrival.started
         route = scope.get("route")
         path = getattr(route, "path", "unknown")  # the template: a path made up by a caller is no metric label
-        self._observe(path, status, seconds)
+        tenant = arrival.principal.caller.tenant if arrival.principal else ""
+        self._observe(path, status, seconds, tenant=tenant)
         fields = {
             "id": arrival.id,
             "method": scope["method"],
@@ -76,7 +83,7 @@ class AccessLayer:
             **arrival.notes,
         }
         if arrival.principal is not None:
-            fields["tenant"] = arrival.principal.caller.tenant
+            fields["tenant"] = tenant
             fields["credential"] = arrival.principal.credential
         if arrival.timings_ms:
             fields["timings_ms"] = arrival.timings_ms

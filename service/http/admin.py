@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from service.metrics.state import State
+
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
@@ -42,12 +44,12 @@ class _OneProcess:
 
     async def metrics(self) -> CollectorRegistry:
         gateway = self._gateway
-        gateway.metrics.observe_state(gateway.health, gateway.pipeline.judge.engine.health())
         return gateway.metrics.registry
 
 
 def create_admin(gateway: Gateway) -> Starlette:
-    """The app around a gateway."""
+    """The app around a gateway; one for each."""
+    gateway.metrics.registry.register(State(gateway))
     return create_overview(_OneProcess(gateway))
 
 

@@ -115,5 +115,3 @@ def note(request: Request, asked: ScoreRequest, reply: ScoreReply | ExplainReply
     notes["chunk"] = reply.context.chunk_id if reply.context else None
     if reply.degraded:
         notes["degraded"] = reply.degraded
-    results = reply.results if isinstance(reply, ScoreReply) else (reply.result,)
-    gateway_of(request).metrics.scored(reply.timings_ms, results, reply.degraded)

@@ -1,0 +1,127 @@
+"""Every metric, declared once: the recorder and the state make them from here, docs/metrics.md shows them. Pure.
+
+Base units; `_total` for what only grows; no label whose values a caller can choose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+# Seconds. From a cached answer to one that is much too late; a budget adds its own edges, see `edges`.
+LADDER: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0)
+SHARES: Final = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.25)  # of a deadline
+ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128)  # items in a forward pass
+
+
+class Kind(StrEnum):
+    """What Prometheus calls it."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+    SUMMARY = "summary"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One family.
+
+    Attributes:
+        name: as in a query; a histogram's and a summary's without their endings.
+        help: its meaning in one line.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+def edges(budget: float) -> tuple[float, ...]:
+    """Buckets of a latency, in seconds, finer around the budget: whether answers are in time must be read exactly."""
+    return tuple(sorted({*LADDER, round(0.8 * budget, 6), round(budget, 6), round(1.1 * budget, 6)}))
+
+
+_COUNTER, _GAUGE, _HISTOGRAM, _SUMMARY = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM, Kind.SUMMARY
+
+# Fed while requests run.
+REQUESTS: Final = Metric(
+    "tierwise_requests_total",
+    _COUNTER,
+    "Requests answered; status is HTTP's at every door, 499 for a caller that left. Probes are not counted",
+    ("door", "path", "status", "tenant"),
+)
+REQUEST_SECONDS: Final = Metric(
+    "tierwise_request_seconds", _HISTOGRAM, "Time from the first byte of a request to its answer", ("door", "path")
+)
+DEADLINES: Final = Metric(
+    "tierwise_deadlines_total",
+    _COUNTER,
+    "Scoring requests: met, partial (some items expired), late (answered after it), missed (504), refused (503)",
+    ("outcome", "tenant"),
+)
+DEADLINE_USED: Final = Metric(
+    "tierwise_deadline_used_ratio", _HISTOGRAM, "Share of its deadline that a scored request took"
+)
+STAGE_SECONDS: Final = Metric("tierwise_stage_seconds", _HISTOGRAM, "Time of a scored request in a stage", ("stage",))
+ITEMS: Final = Metric("tierwise_items_total", _COUNTER, "Items by what became of them", ("status", "tenant"))
+TOKENS: Final = Metric(
+    "tierwise_prompt_tokens_total",
+    _COUNTER,
+    "Prompt tokens of scored requests by source: computed, or reused from a kept prefix",
+    ("source", "tenant"),
+)
+CACHED_ITEMS: Final = Metric(
+    "tierwise_cached_items_total", _COUNTER, "Items answered without being computed for the request", ("tenant",)
+)
+DEGRADED: Final = Metric("tierwise_degraded_total", _COUNTER, "Answers by flag in `degraded`", ("flag",))
+CHUNKS: Final = Metric(
+    "tierwise_chunks_total",
+    _COUNTER,
+    "Scored requests by chunk: used, none (below the gate or unwanted), caller (its own), failed (error, timeout)",
+    ("outcome",),
+)
+TIERS: Final = Metric(
+    "tierwise_item_tiers_total", _COUNTER, "Scored items by tier; its shares drift when traffic or judge do",
+    ("checkpoint", "tier"),
+)  # fmt: skip
+SCORE: Final = Metric("tierwise_item_score", _SUMMARY, "Scores of items: sum over count is the mean", ("checkpoint",))
+MARGIN: Final = Metric(
+    "tierwise_item_margin",
+    _SUMMARY,
+    "Distance to another tier in probability: a falling mean is drift",
+    ("checkpoint",),
+)
+LABEL_MASS: Final = Metric(
+    "tierwise_item_label_mass",
+    _SUMMARY,
+    "Probability of any label at all, where the engine gives it; what is missing to 1 lies outside of the labels",
+    ("checkpoint",),
+)
+TRUNCATED: Final = Metric("tierwise_truncated_items_total", _COUNTER, "Items with a field cut to its token budget")
+FED: Final = (
+    REQUESTS, REQUEST_SECONDS, DEADLINES, DEADLINE_USED, STAGE_SECONDS, ITEMS, TOKENS, CACHED_ITEMS, DEGRADED, CHUNKS,
+    TIERS, SCORE, MARGIN, LABEL_MASS, TRUNCATED,
+)  # fmt: skip
+
+# Read when they are asked for.
+BUILD: Final = Metric("tierwise_build_info", _GAUGE, "1, labelled with the version of Tierwise", ("version",))
+READY: Final = Metric("tierwise_ready", _GAUGE, "1 when ready for traffic")
+LOOP_LAG: Final = Metric("tierwise_event_loop_lag_seconds", _GAUGE, "Delay of the event loop's last tick")
+ENGINE_ALIVE: Final = Metric("tierwise_engine_alive", _GAUGE, "1 while the engine makes progress or has nothing to do")
+QUEUED_TOKENS: Final = Metric("tierwise_engine_queued_tokens", _GAUGE, "Tokens that the engine has not begun")
+STEPS: Final = Metric("tierwise_engine_steps_total", _COUNTER, "Forward passes finished")
+CHECKPOINT: Final = Metric(
+    "tierwise_checkpoint_info",
+    _GAUGE,
+    "1, labelled with what judges",
+    ("name", "checkpoint", "prompt", "tiers", "engine"),
+)
+CHECKPOINT_LOADED: Final = Metric("tierwise_checkpoint_loaded_timestamp_seconds", _GAUGE, "When it was taken into use")
+STATE: Final = (
+    BUILD, READY, LOOP_LAG, ENGINE_ALIVE, QUEUED_TOKENS, STEPS, CHECKPOINT, CHECKPOINT_LOADED,
+)  # fmt: skip
+
+ALL: Final = FED + STATE

@@ -1,0 +1,141 @@
+"""Counts what happens while requests run. Fed by doors and pipeline on the event loop; a few microseconds a request."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from typing import TYPE_CHECKING, Final
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import SummaryMetricFamily
+from prometheus_client.registry import Collector
+
+from service.metrics import catalogue as c
+from service.reply import Degraded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from service.fetch import Fetched
+    from service.pipeline import Judge, Judged
+    from service.reply import ItemResult
+    from service.request import Call, ScoreRequest
+
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # half of all series, and nobody asks them
+
+MOST_TENANTS: Final = 50  # with a label of their own; those that come later share one
+OTHER: Final = "other"
+PROBES: Final = frozenset({"/livez", "/readyz"})  # a kubelet's requests would water down every ratio
+REFUSED, MISSED = 503, 504
+
+
+class Metrics:
+    """Counters and histograms of one process.
+
+    Args:
+        budget_seconds: of a call; buckets are finer around it.
+    """
+
+    def __init__(self, budget_seconds: float = 1.0) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._requests = self._counter(c.REQUESTS)
+        self._seconds = self._histogram(c.REQUEST_SECONDS, c.edges(budget_seconds))
+        self._deadlines = self._counter(c.DEADLINES)
+        self._used = self._histogram(c.DEADLINE_USED, c.SHARES)
+        self._stages = self._histogram(c.STAGE_SECONDS, c.LADDER)
+        self._items = self._counter(c.ITEMS)
+        self._tokens = self._counter(c.TOKENS)
+        self._cached = self._counter(c.CACHED_ITEMS)
+        self._degraded = self._counter(c.DEGRADED)
+        self._chunks = self._counter(c.CHUNKS)
+        self._tiers = self._counter(c.TIERS)
+        self._truncated = self._counter(c.TRUNCATED)
+        self._score, self._margin, self._mass = Sums(c.SCORE), Sums(c.MARGIN), Sums(c.LABEL_MASS)
+        for sums in (self._score, self._margin, self._mass):
+            self.registry.register(sums)
+        self._tenants: set[str] = set()
+
+    def answered(self, path: str, status: int, seconds: float, *, door: str = "http", tenant: str = "") -> None:
+        """One request is done: `path` is a route's template, `status` HTTP's at every door, `tenant` empty if unknown."""
+        if path in PROBES:
+            return
+        name = self._tenant(tenant)
+        self._requests.labels(door, path, str(status), name).inc()
+        self._seconds.labels(door, path).observe(seconds)
+        if status in (REFUSED, MISSED):
+            self._deadlines.labels("refused" if status == REFUSED else "missed", name).inc()
+
+    def judged(self, request: ScoreRequest, call: Call, fetched: Fetched, judged: Judged, judge: Judge) -> None:
+        """The pipeline judged a request; see `service.pipeline.Observer`."""
+        del request
+        tenant, checkpoint = self._tenant(call.caller.tenant), judge.manifest.checkpoint_id
+        self._time(call, tenant, judged)
+        self._take(checkpoint, tenant, judged.results)
+        usage = judged.usage
+        self._tokens.labels("computed", tenant).inc(usage.prompt_tokens - usage.cached_tokens)
+        self._tokens.labels("reused", tenant).inc(usage.cached_tokens)
+        self._cached.labels(tenant).inc(usage.cached_items)
+        for flag in judged.degraded:
+            self._degraded.labels(flag).inc()
+        self._chunks.labels(_chunk(fetched)).inc()
+
+    def _time(self, call: Call, tenant: str, judged: Judged) -> None:
+        for stage, milliseconds in call.timings_ms.items():
+            self._stages.labels(stage).observe(milliseconds / 1000.0)
+        total, left = call.timings_ms["total"] / 1000.0, call.deadline.remaining()
+        if left < float("inf"):
+            self._used.observe(total / (total + left) if left else 2.0 * c.SHARES[-1])
+        outcome = "late" if left == 0.0 else "partial" if Degraded.DEADLINE in judged.degraded else "met"
+        self._deadlines.labels(outcome, tenant).inc()
+
+    def _take(self, checkpoint: str, tenant: str, results: Sequence[ItemResult]) -> None:
+        for status, count in Tally([r.status for r in results]).items():
+            self._items.labels(status, tenant).inc(count)
+        for tier, count in Tally([r.tier for r in results if r.tier is not None]).items():
+            self._tiers.labels(checkpoint, tier).inc(count)
+        self._score.add(checkpoint, [r.score for r in results if r.score is not None])
+        self._margin.add(checkpoint, [r.margin for r in results if r.margin is not None])
+        self._mass.add(checkpoint, [r.label_mass for r in results if r.label_mass is not None])
+        if truncated := sum(1 for r in results if r.truncated):
+            self._truncated.inc(truncated)
+
+    def _tenant(self, tenant: str) -> str:
+        if tenant not in self._tenants:
+            if len(self._tenants) == MOST_TENANTS:
+                return OTHER
+            self._tenants.add(tenant)
+        return tenant
+
+    def _counter(self, metric: c.Metric) -> Counter:
+        return Counter(metric.name, metric.help, metric.labels, registry=self.registry)
+
+    def _histogram(self, metric: c.Metric, buckets: Sequence[float]) -> Histogram:
+        return Histogram(metric.name, metric.help, metric.labels, buckets=buckets, registry=self.registry)
+
+
+class Sums(Collector):
+    """A summary without quantiles, of many values at a time: prometheus_client's own takes them one by one."""
+
+    def __init__(self, metric: c.Metric) -> None:
+        self._metric = metric
+        self._kept: dict[str, tuple[int, float]] = {}
+
+    def add(self, label: str, values: Sequence[float]) -> None:
+        """Take in some values under one label value."""
+        if values:
+            count, total = self._kept.get(label, (0, 0.0))
+            self._kept[label] = count + len(values), total + sum(values)
+
+    def collect(self) -> Iterator[SummaryMetricFamily]:
+        """The family."""
+        family = SummaryMetricFamily(self._metric.name, self._metric.help, labels=self._metric.labels)
+        for label, (count, total) in self._kept.items():
+            family.add_metric([label], count, total)
+        yield family
+
+
+def _chunk(fetched: Fetched) -> str:
+    if fetched.reference is None:
+        return "failed" if fetched.failed else "none"
+    return "used" if fetched.reference.chunk_id is not None else "caller"
