@@ -12,6 +12,7 @@ from models.prompt import PromptWriter
 from models.tokenizer import FieldTokenizer
 from service.access.authenticate import open_access
 from service.admission.admission import Admission
+from service.cache.cache import ResultCache
 from service.engines import EMBEDDED, open_engine
 from service.fetch import Fetcher
 from service.health import Health
@@ -43,6 +44,8 @@ class Gateway:
     async def close(self) -> None:
         """Finish what runs, release everything."""
         self.pipeline.fetcher.close()
+        if self.pipeline.cache is not None:
+            await self.pipeline.cache.close()
         await self.pipeline.judge.engine.close()
 
 
@@ -92,12 +95,21 @@ def assemble(
 ) -> Gateway:
     """A gateway around parts that are open already; `access` is opened when it is not given."""
     metrics = Metrics(settings.deadline_ms / 1000.0)
+    admission = Admission(settings.admission, workers=settings.workers)
+    cache = ResultCache(settings.cache, judge.manifest, judge.engine.name) if settings.cache.enabled else None
     return Gateway(
         settings=settings,
-        pipeline=Pipeline(judge, fetcher, engine_grace_ms=settings.engine_grace_ms, observers=[metrics]),
+        pipeline=Pipeline(
+            judge,
+            fetcher,
+            cache=cache,
+            admission=admission,
+            engine_grace_ms=settings.engine_grace_ms,
+            observers=[metrics],
+        ),
         health=Health(judge, settings.health, embedded=embedded),
         access=access or open_access(settings),
-        admission=Admission(settings.admission, workers=settings.workers),
+        admission=admission,
         knowledge=knowledge or {},
         metrics=metrics,
     )

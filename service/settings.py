@@ -20,6 +20,7 @@ from pydantic_settings import SettingsError as PydanticSettingsError
 from models.manifest import SHIPPED
 from service.access.settings import AccessSettings
 from service.admission.settings import AdmissionSettings
+from service.cache.settings import CacheSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 PREFIX = "TIERWISE_"
 # Kubernetes sets these for a Service called `tierwise`; they are not ours.
 _KUBERNETES = re.compile(r"TIERWISE_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_(TCP|UDP).*)?)")
+_SECRET = re.compile(r"(url|password|secret|api_key|keys)s?(\.\d+)?$")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -128,11 +130,12 @@ class Settings(BaseSettings):
 
     limits: Limits = Limits()
     vllm: VllmSettings = VllmSettings()
+    cache: CacheSettings = CacheSettings()
     access: AccessSettings = AccessSettings()
+    admission: AdmissionSettings = AdmissionSettings()
     tenants: dict[str, TenantSettings] = Field(
         default={}, description="what tenants have of their own, by name: knowledge and tau; JSON in the environment"
     )
-    admission: AdmissionSettings = AdmissionSettings()
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
     keep_alive_seconds: float = Field(default=75.0, ge=0, description="an idle connection is closed after so long")
@@ -190,10 +193,17 @@ def load_settings(**overrides: object) -> Settings:
         for issue in error.errors(include_url=False, include_context=False):
             path = ".".join(str(part) for part in issue["loc"])
             variable = PREFIX + path.replace(".", "__").upper()
-            lines.append(f"{path} ({variable}): {issue['msg']}, it is {str(issue['input'])[:80]!r}")
+            lines.append(f"{path} ({variable}): {issue['msg']}{_shown(path, issue['input'])}")
         raise SettingsError("\n".join(lines)) from error
     except PydanticSettingsError as error:  # a nested variable that is not JSON
         raise SettingsError(f"a {PREFIX}* variable cannot be read: {error}") from error
+
+
+def _shown(path: str, value: object) -> str:
+    """A wrong value for the message; never a group of values or one that may hold a secret."""
+    if isinstance(value, dict) or _SECRET.search(path):
+        return ""
+    return f", it is {str(value)[:80]!r}"
 
 
 def _unknown_variables(environment: Mapping[str, str]) -> list[str]:

@@ -71,7 +71,7 @@ async def test_a_wrong_document_is_named(door: Door, path: str, document: object
 
 async def test_what_is_missing_or_cut_is_said(open_door: OpenDoor) -> None:
     """Clients of these shapes have no status per item; the answer as a whole says it."""
-    async with open_door(OverlapEngine(expired=frozenset({1}))) as door:
+    async with open_door(OverlapEngine(expired=frozenset({1})), cache={"enabled": False}) as door:
         body = {"query": "abcd", "documents": ["耳机" + "w" * 99, "abcd", "ab"]}
         jina = (await door.post("/v1/rerank", body)).json()
         cohere = (await door.post("/v2/rerank", body)).json()
