@@ -165,19 +165,24 @@ class EngineProcess:
     async def _until_lost(self, llm: AsyncLLM) -> str:
         """Watch the live engine; return why it must be replaced."""
         probe: asyncio.Task[None] | None = None
-        asked = 0.0
+        silent, steps = 0.0, self.meter.steps
         try:
             while True:
+                looked = time.monotonic()
                 await asyncio.sleep(self._watch.beat)
                 if llm.errored:
                     return "its process died"
                 now = time.monotonic()
                 if probe is None or probe.done():
                     self._give_back()
+                    silent, steps = 0.0, self.meter.steps
                     if now - self.meter.stepped_at >= self._watch.beat:
-                        probe, asked = asyncio.create_task(self._probe(llm)), now
+                        probe = asyncio.create_task(self._probe(llm))
                     continue
-                silent = now - max(asked, self.meter.stepped_at)
+                # Steps are learnt of on this loop: time in which it stood still itself proves nothing.
+                silent += min(now - looked, 2 * self._watch.beat)
+                if self.meter.steps != steps:
+                    silent, steps = 0.0, self.meter.steps
                 if silent >= self._watch.replace:
                     return f"no step for {silent:.0f} s"
                 if silent >= self._watch.hang:

@@ -4,22 +4,28 @@ The two differ in arithmetic on purpose: float32 lets answers be compared with t
 how the checkpoint is served.
 """
 
+import asyncio
+import contextlib
 import json
 import os
-import subprocess
+import socket
 import sys
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import pytest_asyncio
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from models.engines.vllm_server import VllmServerEngine
+from models.engines.vllm_server.engine import PoolOptions
 from models.manifest import SHIPPED, Manifest, load_manifest
 from models.prompt import Item, Prompt, PromptWriter
 from models.tokenizer import FieldTokenizer
@@ -36,8 +42,10 @@ with warnings.catch_warnings():  # vLLM's and torch's own deprecations are not t
 CHECKPOINT = Path(os.environ.get("TIERWISE_CHECKPOINT", SHIPPED))
 PAIRS = Path(__file__).parents[3] / "fixtures" / "pairs.jsonl"
 CACHE_BYTES = 64 * 2**20  # about 3,000 tokens in float32: large requests have to wait for room
+PATIENT = Watch(beat=0.5, hang=120.0, replace=600.0)  # a machine that is busy with other things is not hung
 RANK, TARGETS = 8, ("q_proj", "v_proj")
 START_SECONDS = 600  # compilers, a busy machine
+PATIENT_POOL = PoolOptions(model="judge", probe_every=0.5, probe_timeout=60.0, compare_timeout=START_SECONDS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,7 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Reference:
     """The checkpoint in transformers, float32: the plain path that the fast one is compared with."""
 
-    model: torch.nn.Module
+    model: Any  # OPTForCausalLM; transformers is untyped
     labels: tuple[int, ...]
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float64]:
@@ -61,6 +69,21 @@ class Reference:
         with torch.inference_mode():
             values: NDArray[np.float64] = self.model(torch.tensor([list(ids)])).logits[0, -1].double().numpy()
         return values
+
+    def label_logprobs_of(self, prompts: Sequence[Sequence[int]], together: int = 25) -> NDArray[np.float64]:
+        """Log-softmax over the labels alone of many prompts, [N, K]; some at a time, padded on the right."""
+        found = np.empty((len(prompts), len(self.labels)))
+        order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
+        rows = self.model.get_output_embeddings().weight[list(self.labels)]
+        for few in (order[at : at + together] for at in range(0, len(order), together)):
+            ids = [torch.tensor(prompts[n]) for n in few]
+            padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
+            mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
+            with torch.inference_mode():
+                hidden = self.model.model(input_ids=padded, attention_mask=mask).last_hidden_state
+                logits = hidden[torch.arange(len(few)), mask.sum(1) - 1] @ rows.T
+            found[few] = torch.log_softmax(logits.double(), -1).numpy()
+        return found
 
     def label_logprobs(self, ids: Sequence[int]) -> NDArray[np.float64]:
         """Log-softmax over the labels alone, [K]."""
@@ -105,11 +128,10 @@ def requests(writer: PromptWriter) -> list[Prompt]:
     return [writer.write(query, chunk, items) for (query, chunk), items in rows.items()]
 
 
-def _transformers() -> torch.nn.Module:
+def _transformers() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(CHECKPOINT, dtype=torch.float32).eval()
-    return model
+        return AutoModelForCausalLM.from_pretrained(CHECKPOINT, dtype=torch.float32).eval()
 
 
 @pytest.fixture(scope="session")
@@ -156,66 +178,85 @@ def adapted(adapter: Path, manifest: Manifest) -> Reference:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def engine(manifest: Manifest, adapter: Path) -> AsyncIterator[VllmEngine]:
-    """The in-process engine, float32, with an adapter, small cache, watched closely."""
+    """The in-process engine, float32, with an adapter and a small cache."""
     options = Options(dtype="float32", compiled=False, cache_bytes=CACHE_BYTES, adapters={"toys": adapter})
-    made = VllmEngine.load(CHECKPOINT, manifest, options, watch=Watch(beat=0.5, hang=8.0, replace=20.0))
+    made = VllmEngine.load(CHECKPOINT, manifest, options, watch=PATIENT)
     await made.warm_up()
     yield made
     await made.close()
 
 
-@dataclass(frozen=True)
 class VllmServer:
-    """VLLM's own server, as an operator starts it."""
+    """VLLM's own server, as an operator starts it; bfloat16. Its port stays the same from start to start."""
 
-    url: str
-    process: subprocess.Popen[bytes]
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[VllmServer]:
-    """A real server on the checkpoint, bfloat16."""
-    port = free_port()
-    log = tmp_path_factory.mktemp("server") / "log"
-    command = [
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),  # the CPU build's own `vllm serve` is broken
-        *("--model", str(CHECKPOINT)),
-        *("--served-model-name", "judge", "--host", "127.0.0.1", "--port", str(port)),
-        *("--block-size", "32", "--enforce-eager", "--scheduling-policy", "priority", "--enable-prompt-tokens-details"),
-        *("--kv-cache-memory-bytes", str(CACHE_BYTES)),
-    ]
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
-        try:
-            _wait(f"http://127.0.0.1:{port}", process, log)
-            yield VllmServer(f"http://127.0.0.1:{port}", process)
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
-
-
-@pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    """Ports that nobody listens on."""
-    import socket  # noqa: PLC0415 - beside its only use
-
-    def find() -> int:
+    def __init__(self, folder: Path) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        return port
+            self._port: int = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._log = folder / "log"
+        self._process: asyncio.subprocess.Process | None = None
 
-    return find
+    @property
+    def family(self) -> list[psutil.Process]:
+        """The server's processes, itself first."""
+        assert self._process is not None
+        own = psutil.Process(self._process.pid)
+        return [own, *own.children(recursive=True)]
+
+    async def start(self) -> None:
+        """Return when it answers. Never blocks the event loop: another engine lives in it."""
+        command = [
+            *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),  # the CPU build's own `vllm serve` is broken
+            *("--model", str(CHECKPOINT), "--served-model-name", "judge"),
+            *("--host", "127.0.0.1", "--port", str(self._port), "--disable-uvicorn-access-log"),
+            *("--block-size", "32", "--enforce-eager", "--scheduling-policy", "priority"),
+            *("--generation-config", "vllm", "--enable-prompt-tokens-details"),
+            *("--kv-cache-memory-bytes", str(CACHE_BYTES)),
+        ]
+        with self._log.open("wb") as output:
+            self._process = await asyncio.create_subprocess_exec(*command, stdout=output, stderr=output)
+        async with httpx.AsyncClient(base_url=self.url, timeout=30.0) as client:
+            for _ in range(2 * START_SECONDS):
+                if self._process.returncode is not None:
+                    break
+                with contextlib.suppress(httpx.TransportError):
+                    if (await client.get("/health")).is_success:
+                        return
+                await asyncio.sleep(0.5)
+        await self.kill()
+        pytest.fail(f"the server did not start:\n{self._log.read_text()[-3000:]}")
+
+    async def kill(self) -> None:
+        """End all its processes at once, whatever state they are in."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        for process in self.family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        await self._process.wait()
 
 
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    import time  # noqa: PLC0415 - beside its only use
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[VllmServer]:
+    """A real server on the checkpoint."""
+    made = VllmServer(tmp_path_factory.mktemp("server"))
+    await made.start()
+    yield made
+    await made.kill()
 
-    for _ in range(START_SECONDS * 2):
-        if process.poll() is not None:
-            break
-        try:
-            if httpx.get(f"{url}/health").is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.5)
-    pytest.fail(f"the server did not start:\n{log.read_text()[-3000:]}")
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def pool(server: VllmServer, manifest: Manifest) -> AsyncIterator[VllmServerEngine]:
+    """The pool of that one server."""
+    made = VllmServerEngine([server.url], manifest, folder=CHECKPOINT, options=PATIENT_POOL)
+    await made.warm_up()
+    yield made
+    await made.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that happens in another process."""
+    async with asyncio.timeout(START_SECONDS):
+        while not condition():  # noqa: ASYNC110 - it sets no event
+            await asyncio.sleep(0.01)
