@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SHARE = 0.25  # of the time that is left: a caller in a hurry needs scores more than a chunk
 THREADS = 2  # a search takes well under a millisecond; two, so that one slow page-in does not stop the other
 
 
@@ -78,12 +79,18 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The chunk of one request, if any."""
+    """The chunk of one request, if any.
+
+    Attributes:
+        failed: a chunk was wanted and not looked for, or not in time.
+        skipped: on purpose, under pressure.
+    """
 
     chunk: str | None = None
     reference: ContextReference | None = None
     index: str | None = None
     failed: bool = False
+    skipped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +145,8 @@ class Fetcher:
         if knowledge is None or decided is not None:
             return decided or Fetched()
         try:
-            hit = await self._search(knowledge, query, min(self._budget, deadline.remaining()))
+            budget = deadline.within(self._budget, SHARE).remaining()
+            hit = await self._search(knowledge, query, budget)
         except TimeoutError:
             log.warning("retrieval took longer than its budget; judged without a chunk")
             return Fetched(index=knowledge.version, failed=True)
@@ -149,9 +157,14 @@ class Fetcher:
             return Fetched(index=knowledge.version)
         return Fetched(hit.text, ContextReference(hit.chunk_id, hit.source, round(hit.score, 6)), knowledge.version)
 
+    def skip(self, context: ContextChoice) -> Fetched:
+        """What `fetch` would say if it found nothing; no search, if one were needed."""
+        basis = self.basis(context)
+        return basis.decided or Fetched(index=basis.index, failed=True, skipped=True)
+
     async def _search(self, knowledge: Knowledge, query: str, seconds: float) -> Hit | None:
         search = asyncio.get_running_loop().run_in_executor(self._threads, knowledge.search, query)
-        return await asyncio.wait_for(search, seconds if seconds < float("inf") else None)
+        return await asyncio.wait_for(search, seconds)
 
     def _current(self) -> Knowledge | None:
         return self._source.current if self._source else None

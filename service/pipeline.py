@@ -9,10 +9,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from models import rationale
 from models.deadline import Deadline
 from models.engines.port import ItemStatus
 from models.errors import ModelError
+from service.admission.admission import Admission
+from service.admission.ladder import Step
+from service.admission.settings import AdmissionSettings
 from service.errors import DeadlineError, NotReadyError, OverloadedError, from_model
 from service.judge import best_first, verdicts
 from service.reply import (
@@ -43,6 +48,9 @@ if TYPE_CHECKING:
 
 # Tokenizing this many characters takes about a millisecond, the most that the event loop may stand still for it.
 INLINE_CHARACTERS = 3_000
+# Kept back of the deadline: what the engine answered still has to be judged, written and sent.
+ANSWER_SECONDS, ANSWER_SECONDS_PER_ITEM = 0.001, 0.0001
+DECODE_TOKENS = 24  # of a prompt, that take as long as one step of decoding
 REFRESH_MS = 5_000.0  # for computing a hit again; nobody waits for it
 
 
@@ -68,6 +76,7 @@ class Computed:
     prompt: Prompt
     rows: Rows
     cached_tokens: int
+    shed: bool  # under brown-out only the first of them were asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,7 @@ class Answered:
     rows: Rows
     cached_tokens: int
     cached_items: int = 0
+    shed: Degraded | None = None  # the step of the brown-out that left items out
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +116,14 @@ class Pipeline:
         fetcher: Fetcher,
         *,
         cache: ResultCache | None = None,
+        admission: Admission | None = None,
         engine_grace_ms: float = 50.0,
         observers: Sequence[Observer] = (),
     ) -> None:
         self.judge = judge
         self.fetcher = fetcher
         self.cache = cache
+        self.admission = admission or Admission(AdmissionSettings(enabled=False))
         self._grace = engine_grace_ms / 1000.0
         self._observers = tuple(observers)
 
@@ -120,7 +132,8 @@ class Pipeline:
 
         Raises:
             DeadlineError: nothing was scored in time.
-            NotReadyError, OverloadedError: the engine could not answer.
+            OverloadedError: it would not end in time; nothing was computed.
+            NotReadyError: the engine could not answer.
             ServiceError: a defect.
         """
         answered = await (self._recall(self.cache, request, call) if self.cache else self._answer(request, call))
@@ -142,13 +155,15 @@ class Pipeline:
         Raises:
             As for `score`; the deadline also ends the decoding, and what was written until then comes back.
         """
+        manifest = self.judge.manifest
+        decoding = DECODE_TOKENS * manifest.rationale.max_tokens
         fetched = await self._fetch(request, call)
-        computed = await self._compute(request, range(1), fetched, call)
+        computed = await self._compute(request, range(1), fetched, call, then=decoding)
         judged = self._judge(request, Answered(fetched, computed.rows, computed.cached_tokens), call)
         result = judged.results[0]
-        manifest = self.judge.manifest
         tier = next(t for t in manifest.tiers if t.name == result.tier)
-        with _stage(call, "explain"), _as_service_errors():
+        promised = self.admission.hold(call.caller, call.deadline, decoding)
+        with promised, _stage(call, "explain"), _as_service_errors():
             ids = await self._decode(computed.prompt, tier.token_id, call)
         text = self.judge.tokenizer.decode(ids)
         parsed = rationale.parse(text, manifest.rationale)
@@ -167,15 +182,19 @@ class Pipeline:
             usage=replace(judged.usage, total_tokens=judged.usage.total_tokens + len(ids)),
         )
 
-    async def _fetch(self, request: ScoreRequest, call: Call) -> Fetched:
+    async def _fetch(self, request: ScoreRequest, call: Call, *, skip: bool = False) -> Fetched:
+        fetcher = self.fetcher.of(call.caller.tenant)
         with _stage(call, "fetch"):
-            return await self.fetcher.of(call.caller.tenant).fetch(request.query, request.context, call.deadline)
+            if skip:
+                return fetcher.skip(request.context)
+            return await fetcher.fetch(request.query, request.context, call.deadline)
 
     async def _answer(self, request: ScoreRequest, call: Call) -> Answered:
         """Rows of every item from the engine."""
-        fetched = await self._fetch(request, call)
+        fetched = await self._fetch(request, call, skip=self._step(call) >= Step.NO_RETRIEVAL)
         computed = await self._compute(request, range(len(request.candidates)), fetched, call)
-        return Answered(fetched, computed.rows, computed.cached_tokens)
+        shed = Degraded.FIRST_ITEMS if computed.shed else None
+        return Answered(fetched, computed.rows, computed.cached_tokens, shed=shed)
 
     async def _recall(self, cache: ResultCache, request: ScoreRequest, call: Call) -> Answered:
         """Rows from the cache, and of the rest from the engine."""
@@ -191,13 +210,20 @@ class Pipeline:
         return await self._complete(cache, recalled, request, call)
 
     async def _complete(self, cache: ResultCache, recalled: Recalled, request: ScoreRequest, call: Call) -> Answered:
-        fetched = await self._fetch(request, call)
+        step = self._step(call)
+        hits = len(recalled.rows) - len(recalled.missing)
+        if hits and recalled.fetched is not None and step >= Step.CACHE_ONLY:
+            tokens = prompt_tokens(recalled.rows)
+            return Answered(recalled.fetched, recalled.rows, tokens, hits, Degraded.CACHE_ONLY)
+        # Without a chunk, hits that were scored with one would have to be scored again: that saves nothing.
+        fetched = await self._fetch(request, call, skip=not hits and step >= Step.NO_RETRIEVAL)
         fresh_items = fresh_tokens = 0
+        shed: Degraded | None = None
         refused: list[ServiceError] = []
 
         async def compute(positions: Sequence[int]) -> Rows:
             """What the engine cannot do in time or at all must not take the hits with it."""
-            nonlocal fresh_items, fresh_tokens
+            nonlocal fresh_items, fresh_tokens, shed
             try:
                 computed = await self._compute(request, positions, fetched, call)
             except (DeadlineError, OverloadedError, NotReadyError) as error:
@@ -206,13 +232,15 @@ class Pipeline:
                 return unscored(len(positions), len(self.judge.manifest.tiers), status)
             fresh_items += int((computed.rows["status"] == OK).sum())
             fresh_tokens += computed.prompt.tokens - computed.cached_tokens
+            shed = Degraded.FIRST_ITEMS if computed.shed else shed
             return computed.rows
 
         rows = await cache.complete(recalled, fetched, compute, call.deadline, self._grace)
         scored_items = int((rows["status"] == OK).sum())
         if refused and not scored_items:
             raise refused[0]
-        return Answered(fetched, rows, max(0, prompt_tokens(rows) - fresh_tokens), scored_items - fresh_items)
+        known_tokens = max(0, prompt_tokens(rows) - fresh_tokens)
+        return Answered(fetched, rows, known_tokens, scored_items - fresh_items, shed)
 
     async def _refresh(self, cache: ResultCache, recalled: Recalled, request: ScoreRequest, caller: Caller) -> None:
         """Compute a request again while its scores are still in the cache. Gives way to everything else."""
@@ -224,18 +252,42 @@ class Pipeline:
         )
         await self._complete(cache, cache.forgotten(recalled), request, call)
 
-    async def _compute(self, request: ScoreRequest, positions: Sequence[int], fetched: Fetched, call: Call) -> Computed:
-        """Write the prompt of some items and have the engine score it; the prompt's tokens are what it costs."""
+    def _step(self, call: Call) -> Step:
+        return self.admission.step_for(call.caller)
+
+    async def _compute(
+        self, request: ScoreRequest, positions: Sequence[int], fetched: Fetched, call: Call, *, then: int = 0
+    ) -> Computed:
+        """Write the prompt of some items and have the engine score it, or as many of the first as it can take on.
+
+        The prompt's tokens are what it costs, and `then` is what the same call will want of the engine after.
+        """
+        items = [request.candidates[n].item for n in positions]
+        lengths = [_characters(item) for item in items]
+        lengths[0] += len(request.query) + len(fetched.chunk or "")
+        deadline = call.deadline.before(ANSWER_SECONDS + ANSWER_SECONDS_PER_ITEM * len(items))
+        self.admission.expect(call.caller, deadline, lengths)
         with _stage(call, "write"), _as_service_errors():
-            prompt = await self._write(request.query, fetched.chunk, [request.candidates[n].item for n in positions])
-        with _stage(call, "score"), _as_service_errors():
-            scores = await self._score(prompt, call)
-        return Computed(prompt, scored(prompt, scores), scores.cached_tokens)
+            prompt = await self._write(request.query, fetched.chunk, items, sum(lengths))
+        prefix, costs = len(prompt.prefix.ids), [len(s.ids) for s in prompt.suffixes]
+        with (
+            self.admission.admit(call.caller, deadline, prefix, costs, then=then, characters=sum(lengths)) as ticket,
+            _stage(call, "score"),
+            _as_service_errors(),
+        ):
+            taken = replace(prompt, suffixes=prompt.suffixes[: ticket.items])
+            scores = await self._score(taken, deadline, call)
+            ticket.computed = scores.status.count(ItemStatus.OK) / len(scores.status)
+        rows = scored(taken, scores)
+        if ticket.items < len(items):
+            left = unscored(len(items) - ticket.items, len(self.judge.manifest.tiers), ItemStatus.EXPIRED)
+            rows = np.concatenate([rows, left])
+        return Computed(taken, rows, scores.cached_tokens, ticket.shed)
 
     def _judge(self, request: ScoreRequest, answered: Answered, call: Call) -> Judged:
         with _stage(call, "judge"):
             results = verdicts(self.judge.manifest, request.candidates, answered.rows)
-            degraded = _degraded(results, answered.fetched)
+            degraded = _degraded(results, answered)
         tokens = prompt_tokens(answered.rows)
         return Judged(results, degraded, Usage(tokens, answered.cached_tokens, tokens, answered.cached_items))
 
@@ -246,13 +298,12 @@ class Pipeline:
             observer.judged(request, call, fetched, judged, self.judge)
         return dict(call.timings_ms)
 
-    async def _write(self, query: str, chunk: str | None, items: Sequence[Item]) -> Prompt:
-        characters = len(chunk or "") + sum(len(i.title) + len(i.attributes) + len(i.description) for i in items)
+    async def _write(self, query: str, chunk: str | None, items: Sequence[Item], characters: int) -> Prompt:
         if characters <= INLINE_CHARACTERS:
             return self.judge.writer.write(query, chunk, items)
         return await asyncio.to_thread(self.judge.writer.write, query, chunk, items)
 
-    async def _score(self, prompt: Prompt, call: Call) -> Scores:
+    async def _score(self, prompt: Prompt, deadline: Deadline, call: Call) -> Scores:
         """Ask the engine; it drops what is late, and the timeout is for an engine that hangs."""
         remaining = call.deadline.remaining()
         if remaining == 0.0:
@@ -261,9 +312,7 @@ class Pipeline:
         suffixes = [s.ids for s in prompt.suffixes]
         try:
             async with asyncio.timeout(timeout):
-                return await self.judge.engine.score(
-                    prompt.prefix.ids, suffixes, call.deadline, scope=call.caller.tenant
-                )
+                return await self.judge.engine.score(prompt.prefix.ids, suffixes, deadline, scope=call.caller.tenant)
         except TimeoutError as error:
             raise DeadlineError("the engine did not answer before the deadline") from error
 
@@ -281,7 +330,11 @@ class Pipeline:
         return ids[:-1] if ids and ids[-1] == manifest.rationale.end_token_id else ids
 
 
-def _degraded(results: tuple[ItemResult, ...], fetched: Fetched) -> tuple[Degraded, ...]:
+def _characters(item: Item) -> int:
+    return len(item.title) + len(item.brand) + len(item.category) + len(item.attributes) + len(item.description)
+
+
+def _degraded(results: tuple[ItemResult, ...], answered: Answered) -> tuple[Degraded, ...]:
     statuses = {r.status for r in results}
     if ItemStatus.OK not in statuses:
         if ItemStatus.FAILED in statuses:
@@ -290,7 +343,10 @@ def _degraded(results: tuple[ItemResult, ...], fetched: Fetched) -> tuple[Degrad
     flags = {
         Degraded.DEADLINE: ItemStatus.EXPIRED in statuses,
         Degraded.ENGINE: ItemStatus.FAILED in statuses,
-        Degraded.CONTEXT: fetched.failed,
+        Degraded.CONTEXT: answered.fetched.failed and not answered.fetched.skipped,
+        Degraded.NO_RETRIEVAL: answered.fetched.skipped,
+        Degraded.CACHE_ONLY: answered.shed is Degraded.CACHE_ONLY,
+        Degraded.FIRST_ITEMS: answered.shed is Degraded.FIRST_ITEMS,
     }
     return tuple(flag for flag, raised in flags.items() if raised)
 

@@ -18,6 +18,9 @@ class Degraded(StrEnum):
     DEADLINE = "deadline"  # some items were not reached in time
     ENGINE = "engine"  # the engine failed on some items
     CONTEXT = "context"  # retrieval failed or took too long; judged without a chunk
+    NO_RETRIEVAL = "no_retrieval"  # under pressure no chunk was looked for
+    CACHE_ONLY = "cache_only"  # under pressure only items whose verdict was known were answered
+    FIRST_ITEMS = "first_items"  # under pressure only the first items were scored
 
 
 @dataclass(frozen=True, slots=True)

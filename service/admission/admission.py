@@ -51,10 +51,12 @@ class Ticket:
 
     Attributes:
         items: how many of its items were taken on, the first ones.
+        shed: whether others were left out for the brown-out alone.
         computed: share of their tokens that was computed; whoever holds the ticket sets it.
     """
 
     items: int
+    shed: bool
     computed: float = 0.0
 
 
@@ -148,13 +150,13 @@ class Admission:
             if not refused:
                 self._throttle.answered(key, now)
 
-    def expect(self, caller: Caller, deadline: Deadline, characters: int) -> None:
+    def expect(self, caller: Caller, deadline: Deadline, characters: Sequence[int]) -> None:
         """Refuse what `admit` would refuse for certain, before its prompt is written.
 
         Args:
             caller: who asks.
             deadline: by which the engine must be done.
-            characters: that will become tokens.
+            characters: of each item, that will become tokens.
 
         Raises:
             OverloadedError: as `admit`.
@@ -162,11 +164,19 @@ class Admission:
         now = self._clock()
         tokens, seen = self._density.read(now)
         if seen:
-            self._fitting(caller, deadline, [SURE * characters * tokens / seen], now)
+            density = SURE * tokens / seen
+            self._fitting(caller, deadline, [density * length for length in accumulate(characters)], now)
 
     @contextmanager
     def admit(
-        self, caller: Caller, deadline: Deadline, prefix: int, items: Sequence[int], *, characters: int = 0
+        self,
+        caller: Caller,
+        deadline: Deadline,
+        prefix: int,
+        items: Sequence[int],
+        *,
+        then: int = 0,
+        characters: int = 0,
     ) -> Iterator[Ticket]:
         """Room in the engine for as long as the context is open.
 
@@ -175,6 +185,7 @@ class Admission:
             deadline: by which the engine must be done.
             prefix: tokens that the items share.
             items: tokens of each, at least one.
+            then: tokens that the same call will ask for after; see `hold`.
             characters: of the text that became these tokens.
 
         Raises:
@@ -184,17 +195,31 @@ class Admission:
         costs = [prefix + tokens for tokens in accumulate(items)]
         if characters:
             self._density.add(now, costs[-1], characters)
-        taken = self._fitting(caller, deadline, costs, now)
-        entry = Entry(deadline.at, costs[taken - 1], caller.tenant)
+        taken = self._fitting(caller, deadline, [cost + then for cost in costs], now)
         self.counts.admitted += 1
         self.counts.shortened += taken < len(items)
-        self._quotas.charge(caller, entry.tokens, now)
-        self._queue.take(entry, now)
-        ticket = Ticket(taken)
+        entry = self._take(caller, deadline, costs[taken - 1], now)
+        shed = taken < len(items) and self._ladder.step_for(caller.priority, now) is Step.FIRST_ITEMS
+        ticket = Ticket(taken, shed)
         try:
             yield ticket
         finally:
             self._queue.give(entry, self._clock(), ticket.computed)
+
+    @contextmanager
+    def hold(self, caller: Caller, deadline: Deadline, tokens: int) -> Iterator[None]:
+        """Room that was promised with `then`. Its cost is a guess, so it says nothing about the rate."""
+        entry = self._take(caller, deadline, tokens, self._clock())
+        try:
+            yield
+        finally:
+            self._queue.give(entry, self._clock(), 0.0)
+
+    def _take(self, caller: Caller, deadline: Deadline, tokens: float, now: float) -> Entry:
+        entry = Entry(deadline.at, tokens, caller.tenant)
+        self._quotas.charge(caller, tokens, now)
+        self._queue.take(entry, now)
+        return entry
 
     def _turns_away(self, caller: Caller, deadline: Deadline, now: float) -> bool:
         return (
