@@ -10,7 +10,7 @@ TARGET ?= cpu
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 CONTAINER ?= $(firstword $(foreach tool,docker podman buildah,$(if $(shell command -v $(tool)),$(tool))))
 # What the tests start, as command:package.
-PROGRAMS := promtool:prometheus buildah:buildah podman:podman runc:runc mmdebstrap:mmdebstrap
+PROGRAMS := promtool:prometheus redis-server:redis-server buildah:buildah podman:podman runc:runc mmdebstrap:mmdebstrap
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format image constraints clean
