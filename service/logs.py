@@ -33,4 +33,5 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its start-up chatter; ours says more
+    for chatty in ("uvicorn.error", "httpx"):  # start-up lines, and one for each request to an engine; ours say more
+        logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -9,30 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import httpx
-import uvloop
 
-from models.errors import ModelError
 from service.engines import EMBEDDED
 from service.health import Check, HealthReport
 from service.http.admin import create_overview
 from service.http.door import HttpDoor, address_of
-from service.logs import configure_logging
 from service.merge import Totals
-from service.server import CLOSE_SECONDS, Stop, serve_on
+from service.server import CLOSE_SECONDS, Stop
 from service.settings import SettingsError
 from service.sockets import listen_on, open_ports
+from service.worker import CANNOT_START, work
 
 if TYPE_CHECKING:
     import socket
@@ -53,7 +51,6 @@ SCRAPE_POLLS = 5  # between scrapes: what a worker that is killed has counted si
 PAUSES = (0.25, 15.0)  # before a worker is replaced; doubles while workers do not last
 STEADY_SECONDS = 60.0  # a worker that lasted so long ended by chance
 END_SECONDS = CLOSE_SECONDS + 1.5  # beyond pause and drain, before a worker is killed
-CANNOT_START = 2  # exit status
 
 
 @dataclass(eq=False)
@@ -167,7 +164,7 @@ class Crew:
         Raises:
             SettingsError: the first worker could not start; it has said why.
         """
-        polling = asyncio.create_task(self._poll(), name="poll")
+        polling = asyncio.gather(*(self._poll(worker) for worker in self.workers))
         try:
             async with asyncio.TaskGroup() as tasks:
                 first, *others = self.workers
@@ -213,7 +210,7 @@ class Crew:
         worker.ended.clear()
         worker.answered.clear()
         worker.failures = 0
-        arguments = (self._settings, replace(self._ports, admin=worker.admin), theirs, patient)
+        arguments = (worker.name, self._settings, replace(self._ports, admin=worker.admin), theirs, patient)
         worker.process = context.Process(target=work, args=arguments, name=worker.name)
         worker.process.start()
         theirs.close()
@@ -258,12 +255,11 @@ class Crew:
             if worker.process is not None and worker.process.pid is not None and not worker.ended.is_set():
                 os.kill(worker.process.pid, number)
 
-    async def _poll(self) -> None:
-        count = 0
-        while True:
-            await asyncio.gather(*(self._look_at(worker) for worker in self.workers))
-            if (count := count + 1) % SCRAPE_POLLS == 0:
-                await asyncio.gather(*(self._scrape(worker) for worker in self.workers))
+    async def _poll(self, worker: Worker) -> None:
+        for count in itertools.count(1):
+            await self._look_at(worker)
+            if count % SCRAPE_POLLS == 0:
+                await self._scrape(worker)
             await asyncio.sleep(POLL_SECONDS)
 
     async def _look_at(self, worker: Worker) -> None:
@@ -304,37 +300,3 @@ class Crew:
 def _note_end(worker: Worker, sentinel: int) -> None:
     asyncio.get_running_loop().remove_reader(sentinel)
     worker.ended.set()
-
-
-def work(settings: Settings, ports: Ports, leash: Connection, patient: bool) -> None:  # noqa: FBT001 # multiprocessing passes by position
-    """The whole life of one worker's process."""
-    os.setpgrp()  # Ctrl-C is for the parent, which passes it on
-    configure_logging(settings.log_level)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_work(settings, ports, leash, patient=patient))
-    except (SettingsError, ModelError) as error:
-        sys.stderr.write(f"tierwise cannot start: {error}\n")
-        sys.exit(CANNOT_START)
-
-
-async def _work(settings: Settings, ports: Ports, leash: Connection, *, patient: bool) -> None:
-    stop = Stop()
-    loop = asyncio.get_running_loop()
-
-    def parent_ended() -> None:
-        loop.remove_reader(leash.fileno())
-        stop.ask()
-
-    loop.add_reader(leash.fileno(), parent_ended)
-    await serve_on(ports, share_of(settings), stop, patient=patient)
-
-
-def share_of(settings: Settings) -> Settings:
-    """A worker's own settings: its part of the threads."""
-    if settings.engine not in EMBEDDED:
-        return settings
-    from models.engines.onnx.cores import cores  # noqa: PLC0415 # the parent loads no engine
-
-    threads = settings.threads or cores()
-    return settings.model_copy(update={"threads": max(1, threads // settings.workers)})
