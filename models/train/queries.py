@@ -175,13 +175,13 @@ class QueryMaker:
     def _attribute_type(self, rng: random.Random) -> Query | None:
         category = self._category(rng)
         product = rng.choice(self._by_category[category])
-        pool = [(n, v) for n, v in product.attributes.items() if _askable(n, v)]
+        pool = [(n, v) for n, v in product.attributes.items() if askable(n, v)]
         if not pool:
             return None
         chosen = rng.sample(pool, min(len(pool), 1 if rng.random() < 0.75 else 2))
         text, accepted = self._asked(category, rng)
         brand = product.brand.lower() if rng.random() < 0.2 else ""
-        asked = " ".join(_spoken(n, v) for n, v in chosen)
+        asked = " ".join(spoken(n, v) for n, v in chosen)
         parts = [brand, asked, text] if rng.random() < 0.8 else [brand, text, asked]
         return Query(" ".join(p for p in parts if p), "attribute_type", accepted, brand, tuple(chosen))
 
@@ -220,11 +220,12 @@ class QueryMaker:
         return Query(" ".join(title[start : start + size]), "fragment") if title else None
 
 
-def _askable(name: str, value: str) -> bool:
+def askable(name: str, value: str) -> bool:
+    """Whether people would name this attribute value in a query."""
     return value.lower() != "no" and len(value) <= 24 and value.count(",") == 0 and not _UNASKED.search(name.lower())
 
 
-def _spoken(name: str, value: str) -> str:
+def spoken(name: str, value: str) -> str:
     """How people name an attribute value: the value, or the name of a thing that it has."""
     plain = re.sub(r"\s*\([^)]*\)", "", value).lower()
     if plain == "yes":

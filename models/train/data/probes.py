@@ -1,0 +1,119 @@
+"""The context test set: does a judge use a chunk that helps, and ignore one that does not?
+
+Each probe is a pair whose deciding fact (an attribute value that the query asks for) is withheld from the item: not in
+its title, its description or its attributes. It comes four times: with the chunk that holds the fact (`right`), with
+none (`none`), with a chunk about something else (`useless`), and with one that states the fact of another product of
+the same type, with a value that would turn the verdict (`misleading`). The gold tier is what is true of the product:
+best when its value is the asked one, Mismatch when it is not. `kind` names the variant; the rows of a probe share a
+cluster.
+
+Without the chunk the fact cannot be known, so accuracy on `none` is that of a good guess; `right` shows what reading
+gains, `useless` and `misleading` what reading without minding whose fact it is costs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from models.catalogue import attribute_text
+from models.errors import DataError
+from models.rationale import AttributeVerdict, CategoryVerdict, ContextUse
+from models.train.data.schema import Row, RowItem, Verdicts
+from models.train.queries import askable, spoken, words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from models.catalogue import Product
+
+VARIANTS: Final = ("none", "right", "useless", "misleading")
+_USES: Final = {"right": ContextUse.ADOPT, "useless": ContextUse.IGNORE, "misleading": ContextUse.IGNORE}
+LEAST_VALUES: Final = 2  # a value that everything of a type has decides nothing
+
+
+def probes(products: Sequence[Product], count: int, seed: int, *, best: str = "4", mismatch: str = "2") -> list[Row]:
+    """Rows of `count` probes, four each; half have the asked value.
+
+    Args:
+        products: with categories and attributes.
+        count: probes.
+        seed: equal seeds give equal probes.
+        best: tier of an item that has the asked value.
+        mismatch: tier of one that has another.
+
+    Raises:
+        DataError: the catalogue has too few attributes that tell products of a type apart.
+    """
+    rng = random.Random(seed)
+    holders: dict[tuple[str, str], dict[str, list[Product]]] = defaultdict(lambda: defaultdict(list))
+    for product in products:
+        for name, value in product.attributes.items():
+            if product.category and askable(name, value):
+                holders[product.category, name][value].append(product)
+    pool = [
+        (product, name)
+        for product in products
+        for name, value in product.attributes.items()
+        if len(holders.get((product.category, name), ())) >= LEAST_VALUES
+        and askable(name, value)
+        and not _told(product, name, value)
+    ]
+    if len(pool) < count:
+        raise DataError(f"the catalogue yields {len(pool)} probes, {count} were asked for")
+    rows: list[Row] = []
+    for number, (product, name) in enumerate(rng.sample(pool, count)):
+        true = product.attributes[name]
+        other = rng.choice(sorted(holders[product.category, name].keys() - {true}))
+        holds = number % 2 == 0
+        asked = true if holds else other
+        decoy = rng.choice(holders[product.category, name][other])
+        stranger = rng.choice(products)
+        chunks = {
+            "none": None,
+            "right": _chunk(product, name, true),
+            "useless": _chunk(stranger, "description", stranger.description or stranger.category or stranger.title),
+            "misleading": _chunk(decoy, name, other),
+        }
+        bare = _bare(product, name, asked)
+        tier = best if holds else mismatch
+        rows += [
+            bare.model_copy(
+                update={
+                    "tier": tier,
+                    "context": chunks[variant],
+                    "context_use": _USES.get(variant),
+                    "cluster": f"probe {number}",
+                    "kind": variant,
+                }
+            )
+            for variant in VARIANTS
+        ]
+    return rows
+
+
+def _told(product: Product, name: str, value: str) -> bool:
+    """The item tells the value elsewhere."""
+    elsewhere = f" {' '.join(words(f'{product.title} {product.description}'))} "
+    phrase = " ".join(words(spoken(name, value)))
+    return not phrase or f" {phrase} " in elsewhere
+
+
+def _chunk(product: Product, name: str, value: str) -> str:
+    return f"{product.title}: {name} {value}."
+
+
+def _bare(product: Product, name: str, asked: str) -> Row:
+    """The pair without its deciding fact."""
+    kept = {n: v for n, v in product.attributes.items() if n != name}
+    item = replace(product.item(), attributes=attribute_text(kept))
+    fields = {f: item.field(f) for f in ("title", "brand", "category", "attributes", "description")}
+    true = AttributeVerdict.OK if product.attributes[name] == asked else AttributeVerdict.VIOLATED
+    return Row(
+        query=f"{spoken(name, asked)} {product.category.lower()}",
+        item=RowItem(id=product.id, **fields),
+        verdicts=Verdicts(category=CategoryVerdict.MATCH, attributes={name.replace(",", " "): true}),
+        source="probe",
+    )
