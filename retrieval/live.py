@@ -7,6 +7,7 @@ is closed by its last reference, so no lock is on the request's path.
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ class LiveKnowledge:
         self._tau = tau
         self._current: KnowledgeBase | None = None
         self._refused: Refused | None = None
+        self._checked_at = 0.0
         self._loading = threading.Lock()
 
     @property
@@ -50,6 +52,11 @@ class LiveKnowledge:
     def refused(self) -> Refused | None:
         """The latest snapshot that was refused, until a good one is taken."""
         return self._refused
+
+    @property
+    def checked_at(self) -> float:
+        """When a look last found the newest snapshot in force, in seconds since the epoch; 0 for never."""
+        return self._checked_at
 
     def refresh(self) -> bool:
         """Load the snapshot in force if it is not the current one. True when it was swapped in.
@@ -63,11 +70,11 @@ class LiveKnowledge:
                 snapshot = resolve(self._folder)
                 name = snapshot.name
                 if self._current is not None and self._current.version == name:
-                    self._refused = None
+                    self._refused, self._checked_at = None, time.time()
                     return False
                 loaded = KnowledgeBase.open(snapshot, self._tau)
             except KnowledgeError as error:
                 self._refused = Refused(name, str(error))
                 return False
-            self._current, self._refused = loaded, None
+            self._current, self._refused, self._checked_at = loaded, None, time.time()
             return True

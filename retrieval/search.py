@@ -6,7 +6,9 @@ shares, so it lies in [-1, 1]. Synchronous and below a millisecond; the caller d
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -19,6 +21,8 @@ from retrieval.snapshot import EMBEDDER, INDEX, ChunkStore, read_manifest, resol
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from retrieval.embedding import Embedder
     from retrieval.snapshot import SnapshotManifest
@@ -74,14 +78,32 @@ class KnowledgeBase:
         """Version of the snapshot, 12 hex digits."""
         return self.manifest.version
 
-    def search(self, query: str) -> Hit | None:
-        """The best chunk for a query, or None when its score is below tau."""
-        best = self.best(query)
+    @property
+    def built_at(self) -> float:
+        """When the snapshot was made, in seconds since the epoch."""
+        return datetime.fromisoformat(self.manifest.created).timestamp()
+
+    def search(self, query: str, timings_ms: dict[str, float] | None = None) -> Hit | None:
+        """The best chunk for a query, or None when its score is below tau.
+
+        Args:
+            query: not blank.
+            timings_ms: gets the milliseconds of `embed` and `search`.
+        """
+        started = time.monotonic()
+        vector = self._embedder.embed([query])[0]
+        embedded = time.monotonic()
+        best = self._nearest(query, vector)
+        if timings_ms is not None:
+            timings_ms["embed"] = round((embedded - started) * 1000.0, 3)
+            timings_ms["search"] = round((time.monotonic() - embedded) * 1000.0, 3)
         return best if best and best.score >= self.tau else None
 
     def best(self, query: str) -> Hit | None:
         """The best chunk whatever its score; None only for a query without a known word."""
-        vector = self._embedder.embed([query])[0]
+        return self._nearest(query, self._embedder.embed([query])[0])
+
+    def _nearest(self, query: str, vector: NDArray[np.float32]) -> Hit | None:
         if not vector.any():
             return None
         cosines, rows = nearest(self._index, vector, CANDIDATES)

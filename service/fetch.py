@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from service.reply import ContextReference
@@ -63,8 +63,11 @@ class Knowledge(Protocol):
         """Score gate: a chunk below it is not used."""
         ...
 
-    def search(self, query: str) -> Hit | None:
-        """The best chunk for a query, or None when its score is below the gate. Blocks; safe from several threads."""
+    def search(self, query: str, timings_ms: dict[str, float] | None = None) -> Hit | None:
+        """The best chunk for a query, or None when its score is below the gate. Blocks; safe from several threads.
+
+        `timings_ms` gets the milliseconds of each step.
+        """
         ...
 
 
@@ -91,6 +94,7 @@ class Fetched:
     index: str | None = None
     failed: bool = False
     skipped: bool = False
+    timings_ms: Mapping[str, float] = field(default_factory=dict, compare=False)  # of the steps of a search
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +148,10 @@ class Fetcher:
         decided = _basis(context, knowledge).decided
         if knowledge is None or decided is not None:
             return decided or Fetched()
+        timings: dict[str, float] = {}
         try:
             budget = deadline.within(self._budget, SHARE).remaining()
-            hit = await self._search(knowledge, query, budget)
+            hit = await self._search(knowledge, query, timings, budget)
         except TimeoutError:
             log.warning("retrieval took longer than its budget; judged without a chunk")
             return Fetched(index=knowledge.version, failed=True)
@@ -154,16 +159,19 @@ class Fetcher:
             log.exception("retrieval failed; judged without a chunk")
             return Fetched(index=knowledge.version, failed=True)
         if hit is None:
-            return Fetched(index=knowledge.version)
-        return Fetched(hit.text, ContextReference(hit.chunk_id, hit.source, round(hit.score, 6)), knowledge.version)
+            return Fetched(index=knowledge.version, timings_ms=timings)
+        reference = ContextReference(hit.chunk_id, hit.source, round(hit.score, 6))
+        return Fetched(hit.text, reference, knowledge.version, timings_ms=timings)
 
     def skip(self, context: ContextChoice) -> Fetched:
         """What `fetch` would say if it found nothing; no search, if one were needed."""
         basis = self.basis(context)
         return basis.decided or Fetched(index=basis.index, failed=True, skipped=True)
 
-    async def _search(self, knowledge: Knowledge, query: str, seconds: float) -> Hit | None:
-        search = asyncio.get_running_loop().run_in_executor(self._threads, knowledge.search, query)
+    async def _search(
+        self, knowledge: Knowledge, query: str, timings_ms: dict[str, float], seconds: float
+    ) -> Hit | None:
+        search = asyncio.get_running_loop().run_in_executor(self._threads, knowledge.search, query, timings_ms)
         return await asyncio.wait_for(search, seconds)
 
     def _current(self) -> Knowledge | None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from service.fetch import Source
+from service.fetch import Knowledge, Source
 from service.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -18,8 +18,27 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class Snapshot(Knowledge, Protocol):
+    """Knowledge from a folder."""
+
+    @property
+    def built_at(self) -> float:
+        """When it was made, in seconds since the epoch."""
+        ...
+
+
 class Live(Source, Protocol):
     """Knowledge that looks for a new snapshot when asked to."""
+
+    @property
+    def current(self) -> Snapshot | None:
+        """The snapshot in force."""
+        ...
+
+    @property
+    def checked_at(self) -> float:
+        """When a look last found the newest snapshot in force, in seconds since the epoch; 0 for never."""
+        ...
 
     @property
     def refused(self) -> Refused | None:

@@ -187,7 +187,9 @@ class Pipeline:
         with _stage(call, "fetch"):
             if skip:
                 return fetcher.skip(request.context)
-            return await fetcher.fetch(request.query, request.context, call.deadline)
+            fetched = await fetcher.fetch(request.query, request.context, call.deadline)
+        call.timings_ms.update(fetched.timings_ms)
+        return fetched
 
     async def _answer(self, request: ScoreRequest, call: Call) -> Answered:
         """Rows of every item from the engine."""
@@ -312,7 +314,9 @@ class Pipeline:
         suffixes = [s.ids for s in prompt.suffixes]
         try:
             async with asyncio.timeout(timeout):
-                return await self.judge.engine.score(prompt.prefix.ids, suffixes, deadline, scope=call.caller.tenant)
+                scores = await self.judge.engine.score(
+                    prompt.prefix.ids, suffixes, deadline, scope=call.caller.tenant
+                )
         except TimeoutError as error:
             raise DeadlineError("the engine did not answer before the deadline") from error
 
@@ -325,6 +329,9 @@ class Pipeline:
             label=label,
             max_tokens=manifest.rationale.max_tokens,
             scope=call.caller.tenant,
+        if scores.queued_ms is not None:
+            call.timings_ms["queue"] = round(call.timings_ms.get("queue", 0.0) + scores.queued_ms, 3)
+        return scores
         )
         ids = [token async for token in stream]
         return ids[:-1] if ids and ids[-1] == manifest.rationale.end_token_id else ids

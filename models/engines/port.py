@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -33,12 +33,14 @@ class Scores:
             computes label rows only.
         status: N item statuses.
         cached_tokens: prefix tokens that were not computed for this request.
+        queued_ms: until its first forward pass began; None where the engine cannot say.
     """
 
     logprobs: NDArray[np.float32]
     status: tuple[ItemStatus, ...]
     label_mass: NDArray[np.float32] | None = None
     cached_tokens: int = 0
+    queued_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +52,14 @@ class EngineHealth:
         detail: one sentence; names what is wrong when not alive.
         queued_tokens: tokens admitted and not yet computed.
         steps: forward passes finished since start; a heartbeat.
+        batches: forward passes over items so far, by how many items were in them; empty where the engine cannot say.
     """
 
     alive: bool
     detail: str
     queued_tokens: int
     steps: int
+    batches: Mapping[int, int] = field(default_factory=dict)
 
 
 class Engine(Protocol):

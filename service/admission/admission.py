@@ -103,6 +103,11 @@ class Admission:
         """Tokens taken on and not finished."""
         return self._queue.tokens
 
+    @property
+    def queued_requests(self) -> int:
+        """Requests taken on and not finished."""
+        return self._queue.requests
+
     def step_for(self, caller: Caller) -> Step:
         """How much is done for this caller's requests now."""
         return self._ladder.step_for(caller.priority, self._clock())

@@ -68,6 +68,11 @@ class Queue:
         return self._ledger.tokens
 
     @property
+    def requests(self) -> int:
+        """Taken on and not finished."""
+        return len(self._ledger)
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is under way."""
         return not len(self._ledger)
@@ -102,7 +107,8 @@ class Queue:
         held = self._ledger.held(caller.tenant)
         part = self.fair.part(caller.tenant)
         if held and part < 1.0 and self._ledger.tokens > CONTENDED * alone:
-            bounds.append(Room(part * alone - held, Bound.SHARE))
+            # Below its part it may take one more of any size: parts of a few requests must not round down to none.
+            bounds.append(Room(math.inf if held < part * alone else 0.0, Bound.SHARE))
         return min(bounds)
 
     def take(self, entry: Entry, now: float) -> None:

@@ -112,7 +112,47 @@ READY: Final = Metric("tierwise_ready", _GAUGE, "1 when ready for traffic")
 LOOP_LAG: Final = Metric("tierwise_event_loop_lag_seconds", _GAUGE, "Delay of the event loop's last tick")
 ENGINE_ALIVE: Final = Metric("tierwise_engine_alive", _GAUGE, "1 while the engine makes progress or has nothing to do")
 QUEUED_TOKENS: Final = Metric("tierwise_engine_queued_tokens", _GAUGE, "Tokens that the engine has not begun")
-STEPS: Final = Metric("tierwise_engine_steps_total", _COUNTER, "Forward passes finished")
+STEPS: Final = Metric("tierwise_engine_steps_total", _COUNTER, "Forward passes finished; a heartbeat")
+BATCH: Final = Metric(
+    "tierwise_engine_batch_items", _HISTOGRAM, "Items in a forward pass, where the engine can say it (onnx)"
+)
+ADMITTED_REQUESTS: Final = Metric("tierwise_admitted_requests", _GAUGE, "Requests with room in the engine's queue")
+ADMITTED_TOKENS: Final = Metric("tierwise_admitted_tokens", _GAUGE, "Tokens of these that are not finished")
+ADMITTED_BYTES: Final = Metric("tierwise_in_flight_bytes", _GAUGE, "Bytes of request bodies held")
+RATE: Final = Metric(
+    "tierwise_engine_tokens_per_second", _GAUGE, "Tokens that the busy engine finishes; NaN until it is known"
+)
+ADMISSIONS: Final = Metric(
+    "tierwise_admissions_total",
+    _COUNTER,
+    "Requests: admitted, shortened (of those), throttled (at the door), refused (behind it), over_bytes, over_quota",
+    ("outcome",),
+)
+BROWN_OUT: Final = Metric(
+    "tierwise_brown_out_step", _GAUGE, "Default priority: 0 everything, 1 no retrieval, 2 cache only, 3 first items"
+)
+CACHE_ITEMS: Final = Metric(
+    "tierwise_cache_items_total", _COUNTER, "Items looked up, by where they were found: memory, redis, miss", ("found",)
+)
+CACHE_EVENTS: Final = Metric(
+    "tierwise_cache_events_total",
+    _COUNTER,
+    "Items: stored, evicted, joined (another request computed them), corrupted (not what was written), "
+    "other_chunk (scored with another one), dropped (not written to Redis), crowded (Redis not asked), refreshes",
+    ("event",),
+)
+CACHE_ENTRIES: Final = Metric("tierwise_cache_entries", _GAUGE, "Entries in memory")
+CACHE_BYTES: Final = Metric("tierwise_cache_bytes", _GAUGE, "Bytes that they take")
+REDIS_FAILURES: Final = Metric(
+    "tierwise_redis_failures_total", _COUNTER, "Failed calls to Redis by kind: timeout, other", ("kind",)
+)
+BREAKER_OPEN: Final = Metric(
+    "tierwise_breaker_open",
+    _GAUGE,
+    "1 while a part is left alone because it failed: redis_reads, redis_writes",
+    ("part",),
+)
+BREAKER_OPENED: Final = Metric("tierwise_breaker_opened_total", _COUNTER, "Times that it began", ("part",))
 CHECKPOINT: Final = Metric(
     "tierwise_checkpoint_info",
     _GAUGE,
@@ -120,8 +160,25 @@ CHECKPOINT: Final = Metric(
     ("name", "checkpoint", "prompt", "tiers", "engine"),
 )
 CHECKPOINT_LOADED: Final = Metric("tierwise_checkpoint_loaded_timestamp_seconds", _GAUGE, "When it was taken into use")
+INDEX: Final = Metric(
+    "tierwise_index_info",
+    _GAUGE,
+    "1, labelled with the snapshot in force; knowledge is the setting that names its folder",
+    ("knowledge", "version"),
+)
+INDEX_BUILT: Final = Metric(
+    "tierwise_index_built_timestamp_seconds", _GAUGE, "When the snapshot in force was made", ("knowledge",)
+)
+INDEX_CHECKED: Final = Metric(
+    "tierwise_index_checked_timestamp_seconds",
+    _GAUGE,
+    "When a look last found that the newest snapshot is in force; old when it is refused or unreadable",
+    ("knowledge",),
+)
 STATE: Final = (
-    BUILD, READY, LOOP_LAG, ENGINE_ALIVE, QUEUED_TOKENS, STEPS, CHECKPOINT, CHECKPOINT_LOADED,
+    BUILD, READY, LOOP_LAG, ENGINE_ALIVE, QUEUED_TOKENS, STEPS, BATCH, ADMITTED_REQUESTS, ADMITTED_TOKENS,
+    ADMITTED_BYTES, RATE, ADMISSIONS, BROWN_OUT, CACHE_ITEMS, CACHE_EVENTS, CACHE_ENTRIES, CACHE_BYTES, REDIS_FAILURES,
+    BREAKER_OPEN, BREAKER_OPENED, CHECKPOINT, CHECKPOINT_LOADED, INDEX, INDEX_BUILT, INDEX_CHECKED,
 )  # fmt: skip
 
 ALL: Final = FED + STATE

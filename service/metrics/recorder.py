@@ -57,7 +57,7 @@ class Metrics:
         self._tenants: set[str] = set()
 
     def answered(self, path: str, status: int, seconds: float, *, door: str = "http", tenant: str = "") -> None:
-        """One request is done: `path` is a route's template, `status` HTTP's at every door, `tenant` empty if unknown."""
+        """One request is done. `path` is a route's template, `status` HTTP's at every door, `tenant` "" if unknown."""
         if path in PROBES:
             return
         name = self._tenant(tenant)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +25,17 @@ def version(live: LiveKnowledge) -> str | None:
 
 def test_new_knowledge_is_taken_over(build: Callable[..., Any], tmp_path: Path) -> None:
     """The first refresh loads, the second does nothing, a new version is swapped in."""
+    before = time.time()
     first = build(ONE)
     live = LiveKnowledge(tmp_path / "knowledge")
     assert live.current is None
+    assert live.checked_at == 0
     taken = [live.refresh(), live.refresh()]
     second = build(TWO)
     versions = [version(live)]
     taken.append(live.refresh())
     versions.append(version(live))
+    assert live.checked_at >= before
     assert taken == [True, False, True]
     assert versions == [first.manifest.version, second.manifest.version]
 

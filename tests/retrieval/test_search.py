@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,15 @@ def test_a_hit_says_where_it_comes_from(knowledge: KnowledgeBase) -> None:
     assert hit.text == "Brother toner cartridge TN-3170 fits Brother HL-5240, MFC-8460N."
     assert (hit.source, hit.url) == ("cards", "https://example.com/tn-3170")
     assert 0.5 <= hit.score <= 1
+
+
+def test_the_steps_of_a_search_are_timed(knowledge: KnowledgeBase) -> None:
+    """Embedding and searching can be told apart, and the snapshot knows its age."""
+    timings: dict[str, float] = {}
+    knowledge.search("toner", timings)
+    assert timings.keys() == {"embed", "search"}
+    assert all(milliseconds >= 0 for milliseconds in timings.values())
+    assert 0 < knowledge.built_at <= time.time()
 
 
 def test_the_gate_is_the_caller_s_or_the_snapshot_s(snapshot: Path) -> None:

@@ -240,9 +240,11 @@ class FakeKnowledge:
         """Itself: the only snapshot there is."""
         return self
 
-    def search(self, query: str) -> FakeHit | None:
+    def search(self, query: str, timings_ms: dict[str, float] | None = None) -> FakeHit | None:
         """The configured answer."""
         del query
+        if timings_ms is not None:
+            timings_ms |= {"embed": 0.25, "search": 0.5}
         if self.wait is not None:
             self.wait()
         if self.raises is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
@@ -96,6 +97,7 @@ class OnnxEngine:
         if not suffixes:
             return Scores(logits, ())
         future, resolve = _future()
+        submitted = time.monotonic()
         request = Request(tuple(prefix), suffixes, deadline, scope, logits, done=lambda: resolve(None))
         self._workers.submit(request)
         try:
@@ -105,7 +107,8 @@ class OnnxEngine:
         status = tuple(s or ItemStatus.FAILED for s in request.status)
         if self._workers.closed and ItemStatus.FAILED in status:
             raise EngineUnavailableError("the engine was closed")
-        return Scores(_log_softmax(logits), status, cached_tokens=request.cached_tokens)
+        queued = None if request.began is None else (request.began - submitted) * 1000.0
+        return Scores(_log_softmax(logits), status, cached_tokens=request.cached_tokens, queued_ms=queued)
 
     async def explain(
         self,

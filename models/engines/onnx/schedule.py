@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from models.engines.onnx.batch import padded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -40,6 +40,7 @@ class Request:
         done: called once, when every item has its status.
         keys_values: the prefix, once computed.
         cached_tokens: prefix tokens that were not computed for this request.
+        began: monotonic seconds at which its first pass was taken.
         waiting: items that no pass has taken yet, longest first.
         running: items in passes that have not come back.
     """
@@ -52,6 +53,7 @@ class Request:
     done: Callable[[], None]
     keys_values: KeysValues | None = None
     cached_tokens: int = 0
+    began: float | None = None
     waiting: list[int] = field(init=False)
     running: int = field(init=False, default=0)
     status: list[ItemStatus | None] = field(init=False)
@@ -164,6 +166,10 @@ class Schedule:
             if keys_values is None:
                 self.remove(request)
         return waited
+
+    def waiting_for(self, keys: Collection[PrefixKey]) -> list[Request]:
+        """Requests whose prefix is among these and not there yet."""
+        return [r for r in self._requests() if r.keys_values is None and r.key in keys]
 
     def take(self, idle: int = 1) -> Pass | None:
         """The next pass, or None when nothing can run now.

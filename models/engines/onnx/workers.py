@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -54,6 +54,7 @@ class Workers:
         self._changed = threading.Condition()
         self._closed = False
         self._steps = 0
+        self._batches: Counter[int] = Counter()
         self._failures = 0
         self._last_failure = ""
         self._began: list[float | None] = [None] * threads
@@ -121,6 +122,7 @@ class Workers:
                 detail=problem or ("computing" if oldest else "idle"),
                 queued_tokens=self._schedule.tokens,
                 steps=self._steps,
+                batches=dict(self._batches),
             )
 
     @property
@@ -164,10 +166,24 @@ class Workers:
             while not self._closed:
                 self._end(self._schedule.expired(), ItemStatus.EXPIRED)
                 if (taken := self._schedule.take(self._began.count(None))) is not None:
-                    self._began[slot] = time.monotonic()
+                    self._began[slot] = now = time.monotonic()
+                    self._note(taken, now)
                     return taken
                 self._changed.wait()
             return None
+
+    def _note(self, taken: Pass, now: float) -> None:
+        """A pass begins: the queue is behind those that it is the first one of."""
+        if isinstance(taken, Step):
+            return
+        if isinstance(taken, Prefixes):
+            begun = self._schedule.waiting_for(taken.keys)
+        else:
+            self._batches[len(taken.items)] += 1
+            begun = [request for request, _ in taken.items]
+        for request in begun:
+            if request.began is None:
+                request.began = now
 
     def _compute(self, taken: Pass) -> Any:
         """The only part that takes time; holds no lock."""

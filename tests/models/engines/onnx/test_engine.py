@@ -242,8 +242,19 @@ async def test_prefixes_are_kept_within_a_scope(mini: Tiny) -> None:
         again = await engine.score(PREFIX, SUFFIXES, NEVER, scope="a")
         other = await engine.score(PREFIX, SUFFIXES, NEVER, scope="b")
     assert (first.cached_tokens, again.cached_tokens, other.cached_tokens) == (0, len(PREFIX), 0)
+
     np.testing.assert_array_equal(first.logprobs, again.logprobs)
     np.testing.assert_array_equal(first.logprobs, other.logprobs)
+
+
+async def test_waiting_and_batches_are_told(mini: Tiny) -> None:
+    """A request knows how long it waited for its first pass, and the engine how many items its passes had."""
+    async with opened(mini, mini.runner("int8")) as engine:
+        scores = await engine.score(PREFIX, SUFFIXES, NEVER)
+        batches = engine.health().batches
+    assert scores.queued_ms is not None
+    assert 0 <= scores.queued_ms < 60_000
+    assert sum(size * count for size, count in batches.items()) == len(SUFFIXES)
 
 
 async def test_explaining_equals_the_reference(mini: Tiny) -> None:
