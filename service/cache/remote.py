@@ -58,8 +58,9 @@ class RemoteCache:
         self.stats = RemoteStats()
         self.reads = Breaker(open_at_first=True)  # so that no request waits for the first connection
         self.writes = Breaker(first_seconds=1.0)
-        self._client = open_(settings, PATIENCE_SECONDS)
         self._timeout = settings.redis_timeout_ms / 1000.0
+        self._patience = max(PATIENCE_SECONDS, 2.0 * self._timeout)
+        self._client = open_(settings, self._patience)
         self._connections = settings.redis_connections
         self._limit = settings.redis_queue
         self._queue: deque[tuple[bytes, bytes, int]] = deque()
@@ -84,6 +85,7 @@ class RemoteCache:
         if self._reading >= self._connections:
             self.stats.crowded += len(keys)
             return nothing
+        self._reading += 1
         call = self._own(self._get(_names(shared, keys)))
         # The call may outlast its caller: what it finds out about Redis does not depend on one caller's hurry.
         timer = asyncio.get_running_loop().call_later(self._timeout, self._late, call)
@@ -119,11 +121,7 @@ class RemoteCache:
             log.info("cache: closing Redis: %s", type(error).__name__)
 
     async def _get(self, names: list[bytes]) -> list[bytes | None]:
-        self._reading += 1
-        try:
-            values = await self._client.mget(names)
-        finally:
-            self._reading -= 1
+        values = await self._client.mget(names)
         if not (isinstance(values, list) and len(values) == len(names)):
             raise InvalidResponse("not one value for each key")
         found = [value for value in values if value is None or isinstance(value, bytes)]
@@ -141,13 +139,14 @@ class RemoteCache:
             self._failed("read", self.reads, TimeoutError())
 
     def _ended(self, call: asyncio.Task[list[bytes | None]]) -> None:
+        self._reading -= 1
         if not call.cancelled() and (error := call.exception()) is not None:
             self._failed("read", self.reads, error)
 
     async def _probe(self, names: list[bytes]) -> None:
         """Ask with patience, on every connection so that all are made; then as hurriedly as a request would."""
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(self._patience):
                 await asyncio.gather(*(self._get(names) for _ in range(self._connections)))
             async with asyncio.timeout(self._timeout):
                 await self._get(names)
@@ -166,7 +165,7 @@ class RemoteCache:
                 self.stats.dropped += len(batch)
                 continue
             try:
-                async with asyncio.timeout(PATIENCE_SECONDS):
+                async with asyncio.timeout(self._patience):
                     pipeline = self._client.pipeline(transaction=False)
                     for name, value, milliseconds in batch:
                         pipeline.set(name, value, px=milliseconds)
