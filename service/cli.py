@@ -18,6 +18,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "score": ("service.commands.score:score", "Score a file of query-item pairs offline."),
     "index": ("service.commands.index:app", "Build and check knowledge snapshots."),
     "knowledge": ("service.commands.knowledge:app", "Derive knowledge from a catalogue."),
+    "data": ("service.commands.data:app", "Check, split, mine and probe training data."),
     "train": ("service.commands.train:app", "Make a relevance model from a catalogue."),
     "eval": ("service.commands.eval:evaluate", "Measure a checkpoint on human judgements."),
     "calibrate": ("service.commands.calibrate:calibrate", "Choose beta and temperature of a checkpoint."),

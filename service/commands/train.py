@@ -86,7 +86,7 @@ def _bootstrap(
 
     config = BootstrapConfig(pairs=pairs, learning_rate=learning_rate, seed=seed, name=name)
     with _console.status("Deriving knowledge cards"):
-        products = [_trained_on(product) for product in read]
+        products = [judged_product(product) for product in read]
         place = {product.id: n for n, product in enumerate(products)}
         cards = [_training_card(card, place) for card in make_cards(read, synonyms())]
     with _bars() as progress:
@@ -100,7 +100,7 @@ def _bootstrap(
     typer.echo(f"Next: tierwise calibrate --pairs {output / HELD_OUT} --checkpoint {output / 'checkpoint'} --write")
 
 
-def _trained_on(product: retrieval.catalogue.Product) -> Product:
+def judged_product(product: retrieval.catalogue.Product) -> Product:
     """Retrieval's product, its category read from the title, as the judge's."""
     return Product(
         id=product.id,
