@@ -136,24 +136,28 @@ class Admission:
             raise self._overloaded("too many bytes of requests are under way", SOONEST)
         key = (caller.tenant, caller.priority)
         self._queue.fair.saw(caller.tenant, now)
-        self._throttle.asked(key, now)
-        if self._turns_away(caller, deadline, now):
+        away = (
+            self._settings.enabled
+            and self._queue.crowded(caller, deadline, now) > THROTTLED
+            and self._throttle.refuses(key, now)
+        )
+        self._throttle.record(key, now, let_in=not away)
+        if away:
             self.counts.throttled += 1
             self._ladder.record(now, refused=True)
             raise self._overloaded("few requests like this one are answered in time now", self._queue.seconds())
         self.bytes_in_flight += size
-        refused = False
         try:
             yield
         except OverloadedError:
-            refused = True
-            raise
-        finally:
             now = self._clock()
+            self._ladder.record(now, refused=True)
+            self._throttle.refused(key, now)
+            raise
+        else:
+            self._ladder.record(self._clock(), refused=False)
+        finally:
             self.bytes_in_flight -= size
-            self._ladder.record(now, refused=refused)
-            if not refused:
-                self._throttle.answered(key, now)
 
     def expect(self, caller: Caller, deadline: Deadline, characters: Sequence[int]) -> None:
         """Refuse what `admit` would refuse for certain, before its prompt is written.
@@ -225,13 +229,6 @@ class Admission:
         self._quotas.charge(caller, tokens, now)
         self._queue.take(entry, now)
         return entry
-
-    def _turns_away(self, caller: Caller, deadline: Deadline, now: float) -> bool:
-        return (
-            self._settings.enabled
-            and self._queue.crowded(caller, deadline, now) > THROTTLED
-            and self._throttle.refuses((caller.tenant, caller.priority), now)
-        )
 
     def _fitting(self, caller: Caller, deadline: Deadline, costs: Sequence[float], now: float) -> int:
         """How many of the first items to take on; their costs are cumulative."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-from service.admission.fading import Fading
+from service.admission.window import Window
 from service.request import Priority
 
-HALF_LIFE: Final = 0.5  # seconds
-HOLD_SECONDS: Final = 0.5  # a step stays at least so long
-FEW: Final = 2.0  # requests; so many imagined ones that found room keep one refusal from being pressure
+RECENT_SECONDS: Final = 0.8
+HOLD_SECONDS: Final = 0.3  # a step stays at least so long
+FEW: Final = 5.0  # requests; so many imagined ones that found room keep one refusal from being pressure
 
 
 class Step(IntEnum):
@@ -45,9 +45,9 @@ class Ladder:
 
     def __init__(self, deepest: Step, now: float) -> None:
         self._deepest = deepest
-        self._sums = Fading(2, HALF_LIFE, now)  # asked, refused
+        self._sums = Window(2, RECENT_SECONDS)  # asked, refused
         self._step = Step.EVERYTHING
-        self._moved = now
+        self._moved = self._asked = now
 
     def record(self, now: float, *, refused: bool) -> None:
         """One request found room, or did not."""
@@ -64,9 +64,13 @@ class Ladder:
         while self._step < self._deepest and pressure >= _FROM[Step(self._step + 1)]:
             self._step = Step(self._step + 1)
             self._moved = now
-        while self._step > Step.EVERYTHING and pressure < _FROM[self._step] / 2 and now - self._moved >= HOLD_SECONDS:
+        calm = pressure < _FROM.get(self._step, 0.0) / 2
+        if calm and now - self._asked > RECENT_SECONDS:  # nobody was here: what was before is over
+            self._step = Step.EVERYTHING
+        elif calm and now - self._moved >= HOLD_SECONDS:
             self._step = Step(self._step - 1)
-            self._moved += HOLD_SECONDS
+            self._moved = now
+        self._asked = now
         return self._step
 
     def step_for(self, priority: Priority, now: float) -> Step:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # How much of the time that is left may be filled. What is kept back covers the prediction's error; batch leaves half of
 # the queue to the others, and the default a part to what is critical.
-FILL: Final = {Priority.CRITICAL: 0.9, Priority.DEFAULT: 0.8, Priority.BATCH: 0.4}
+FILL: Final = {Priority.CRITICAL: 0.9, Priority.DEFAULT: 0.7, Priority.BATCH: 0.4}
 PASS_TOKENS: Final = 512.0  # of one forward pass of a less urgent request, which cannot be called back
 COLD_TOKENS: Final = 4_096.0  # taken on at a time until the first request has shown the rate
 
@@ -104,15 +104,16 @@ class Queue:
         slack = self._ledger.slack(deadline.at, now, rate * FILL[Priority.CRITICAL], done)
         blocked = PASS_TOKENS if slack < math.inf else 0.0
         bounds = [cap, Room(alone - ahead - blocked, Bound.TIME), Room(slack, Bound.OTHERS)]
-        held = self._ledger.held(caller.tenant)
-        part = self.fair.part(caller.tenant)
-        if held and part < 1.0 and self._ledger.tokens > CONTENDED * alone:
-            # Below its part it may take one more of any size: parts of a few requests must not round down to none.
-            bounds.append(Room(math.inf if held < part * alone else 0.0, Bound.SHARE))
+        share = self.fair.held_to(caller.tenant, rate, now)
+        if share is not None and self._ledger.tokens > CONTENDED * alone:
+            # Below its part it may take one more of any size: the part of a few requests must not round down to none.
+            held = self._ledger.held(caller.tenant)
+            bounds.append(Room(math.inf if held < share * alone else 0.0, Bound.SHARE))
         return min(bounds)
 
     def take(self, entry: Entry, now: float) -> None:
         """Take on."""
+        self.fair.got(entry.tenant, entry.tokens, now)
         self.meter.began(now)
         self._ledger.add(entry)
 

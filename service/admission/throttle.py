@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
 TRIES: Final = 1.5  # let in for each that was answered
+FEW: Final = 5.0  # let in on top: a few requests, looked at closely, cost little
 HALF_LIFE: Final = 0.5  # seconds
 MOST_KEYS: Final = 10_000
 
@@ -30,15 +31,15 @@ class Throttle:
     def refuses(self, key: Hashable, now: float) -> bool:
         """Whether to turn this one away."""
         asked, answered = self._sums(key, now).read(now)
-        return self._coin() < (asked - TRIES * answered) / (asked + 1.0)
+        return self._coin() < (asked - TRIES * answered - FEW) / (asked + 1.0)
 
-    def asked(self, key: Hashable, now: float) -> None:
-        """One came, turned away or not."""
-        self._sums(key, now).add(now, 1.0, 0.0)
+    def record(self, key: Hashable, now: float, *, let_in: bool) -> None:
+        """One came. One that is let in counts as answered, until it is refused after all."""
+        self._sums(key, now).add(now, 1.0, float(let_in))
 
-    def answered(self, key: Hashable, now: float) -> None:
-        """One was not refused for want of capacity."""
-        self._sums(key, now).add(now, 0.0, 1.0)
+    def refused(self, key: Hashable, now: float) -> None:
+        """One that was let in was refused behind the door."""
+        self._sums(key, now).add(now, 0.0, -1.0)
 
     def _sums(self, key: Hashable, now: float) -> Fading:
         sums = self._kept.get(key)
