@@ -148,7 +148,8 @@ class Server:
             yield
         except httpx.TimeoutException as error:
             raise LateError(f"{self.url} did not answer in time ({type(error).__name__})") from error
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, OSError, AttributeError) as error:
+            # The last two: anyio asks a connection that is reset as it opens for its peer, and httpx lets that through.
             raise EngineUnavailableError(f"{self.url}: {type(error).__name__}: {error}") from error
 
     async def _unless_lost(self, call: Awaitable[_Reply], deadline: Deadline) -> _Reply:
