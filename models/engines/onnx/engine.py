@@ -101,10 +101,11 @@ class OnnxEngine:
         request = Request(tuple(prefix), suffixes, deadline, scope, logits, done=lambda: resolve(None))
         self._workers.submit(request)
         try:
-            await self._wait(future, deadline)
+            await self._wait(future, deadline, lambda: ItemStatus.OK in request.status)
         finally:
             self._workers.cancel(request)
-        status = tuple(s or ItemStatus.FAILED for s in request.status)
+        status = tuple(s or ItemStatus.EXPIRED for s in request.status)  # none yet: in a pass that goes on without us
+        logits = np.where([[s is ItemStatus.OK] for s in status], logits, np.float32(np.nan))
         if self._workers.closed and ItemStatus.FAILED in status:
             raise EngineUnavailableError("the engine was closed")
         queued = None if request.began is None else (request.began - submitted) * 1000.0
@@ -163,12 +164,20 @@ class OnnxEngine:
         if not all(suffixes):
             raise ValueError("a suffix is empty: its last token is where the label is read")
 
-    async def _wait(self, future: asyncio.Future[Any], deadline: Deadline) -> Any:
-        """Wait for a result; at the deadline, have the engine answer for what has not begun."""
+    async def _wait(
+        self, future: asyncio.Future[Any], deadline: Deadline, enough: Callable[[], bool] = lambda: False
+    ) -> Any:
+        """Wait for a result; at the deadline, have the engine answer for what has not begun.
+
+        What is in a pass by then is waited for only while there is not enough to answer with: a partial answer in time
+        is better than all of it too late.
+        """
         while not future.done():
             await asyncio.wait({future}, timeout=min(_WATCH_SECONDS, deadline.remaining() or _WATCH_SECONDS))
             if deadline.expired:
                 self._workers.expire()
+                if enough():
+                    return None
             if not future.done() and not (health := self.health()).alive:
                 raise EngineUnavailableError(health.detail)
         return future.result()

@@ -60,6 +60,17 @@ class Troubled:
         return logits
 
 
+class FirstOnly(Troubled):
+    """The first pass over items comes back; the others wait at the gate."""
+
+    def score(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+        """Waits at the gate from the second time on."""
+        if not self.reached.is_set():
+            self.reached.set()
+            return self._runner.score(rows)
+        return super().score(rows)
+
+
 @asynccontextmanager
 async def opened(tiny: Tiny, runner: Runner, limits: Limits = Limits(), threads: int = 2) -> AsyncIterator[OnnxEngine]:  # noqa: B008 - frozen
     """An engine on this runner, closed at the end."""
@@ -144,6 +155,20 @@ async def test_a_deadline_is_kept_while_every_thread_is_busy(mini: Tiny) -> None
     async with held(mini) as (engine, _):
         scores = await engine.score(PREFIX, SUFFIXES, Deadline.after(1))
     assert set(scores.status) == {ItemStatus.EXPIRED}
+
+
+async def test_what_is_scored_by_the_deadline_is_answered_then(mini: Tiny) -> None:
+    """Finished items come back in time beside expired ones, though a pass with the others is still running."""
+    troubled = FirstOnly(mini.runner("int8"))
+    async with opened(mini, troubled, Limits(pass_tokens=1), threads=1) as engine:  # type: ignore[arg-type] # as above
+        scores = await asyncio.wait_for(engine.score(PREFIX, SUFFIXES, Deadline.after(2_000)), 60)
+        troubled.gate.set()
+        complete = await engine.score(PREFIX, SUFFIXES, NEVER)
+    assert scores.status.count(ItemStatus.OK) == 1
+    assert scores.status.count(ItemStatus.EXPIRED) == 3
+    scored = np.array([s is ItemStatus.OK for s in scores.status])
+    np.testing.assert_array_equal(scores.logprobs[scored], complete.logprobs[scored])
+    assert np.isnan(scores.logprobs[~scored]).all()
 
 
 async def test_cancelled_work_is_dropped(mini: Tiny) -> None:
