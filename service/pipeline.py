@@ -319,6 +319,9 @@ class Pipeline:
                 )
         except TimeoutError as error:
             raise DeadlineError("the engine did not answer before the deadline") from error
+        if scores.queued_ms is not None:
+            call.timings_ms["queue"] = round(call.timings_ms.get("queue", 0.0) + scores.queued_ms, 3)
+        return scores
 
     async def _decode(self, prompt: Prompt, label: int, call: Call) -> list[int]:
         manifest = self.judge.manifest
@@ -329,9 +332,6 @@ class Pipeline:
             label=label,
             max_tokens=manifest.rationale.max_tokens,
             scope=call.caller.tenant,
-        if scores.queued_ms is not None:
-            call.timings_ms["queue"] = round(call.timings_ms.get("queue", 0.0) + scores.queued_ms, 3)
-        return scores
         )
         ids = [token async for token in stream]
         return ids[:-1] if ids and ids[-1] == manifest.rationale.end_token_id else ids
