@@ -1,6 +1,7 @@
 """One error tree, and the wire meaning of every failure in one place: HTTP status, gRPC code, retryable or not.
 
 ServiceError                   500 INTERNAL             a defect; the log has the traceback
+├── MalformedHeadError         400 INVALID_ARGUMENT     what came is not HTTP
 ├── MalformedBodyError         400 INVALID_ARGUMENT     not JSON, not UTF-8, a key twice, nested too deep
 ├── InvalidRequestError        422 INVALID_ARGUMENT     well-formed, but a field is wrong; `errors` names each
 ├── UnauthenticatedError       401 UNAUTHENTICATED      no key or certificate that is known here
@@ -11,6 +12,7 @@ ServiceError                   500 INTERNAL             a defect; the log has th
 ├── BodyTooLargeError          413 RESOURCE_EXHAUSTED   more bytes than the configured limit
 ├── MediaTypeError             415 INVALID_ARGUMENT     the body is not plain JSON
 ├── QuotaError                 429 RESOURCE_EXHAUSTED   the caller is over its own quota, whatever the load
+├── HeadTooLargeError          431 RESOURCE_EXHAUSTED   more or longer headers than the configured limits
 ├── OverloadedError            503 UNAVAILABLE          no capacity before the deadline; nothing was computed
 ├── NotReadyError              503 UNAVAILABLE          starting, draining, hung or failing its self-test
 └── DeadlineError              504 DEADLINE_EXCEEDED    the deadline passed before anything was scored
@@ -59,6 +61,12 @@ class ServiceError(Exception):
         self.detail = detail
         self.errors = tuple(errors)
         self.retry_after_ms = retry_after_ms
+
+
+class MalformedHeadError(ServiceError):
+    """What came is not HTTP; the connection is closed."""
+
+    status, grpc, code, title = 400, "INVALID_ARGUMENT", "malformed-head", "This is not an HTTP request"
 
 
 class MalformedBodyError(ServiceError):
@@ -111,6 +119,12 @@ class BodyTooLargeError(ServiceError):
     """More bytes than the configured limit; the rest was not read."""
 
     status, grpc, code, title = 413, "RESOURCE_EXHAUSTED", "body-too-large", "The body is too large"
+
+
+class HeadTooLargeError(ServiceError):
+    """More or longer headers than the configured limits; the connection is closed."""
+
+    status, grpc, code, title = 431, "RESOURCE_EXHAUSTED", "head-too-large", "The headers are too large"
 
 
 class MediaTypeError(ServiceError):

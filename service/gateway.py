@@ -11,6 +11,7 @@ from models.manifest import load_manifest
 from models.prompt import PromptWriter
 from models.tokenizer import FieldTokenizer
 from service.access.authenticate import open_access
+from service.access.tls import open_tls
 from service.admission.admission import Admission
 from service.cache.cache import ResultCache
 from service.engines import EMBEDDED, open_engine
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from service.access.authenticate import Access
+    from service.access.tls import Tls
     from service.knowledge import Live
     from service.settings import Settings
 
@@ -36,6 +38,7 @@ class Gateway:
     pipeline: Pipeline
     health: Health
     access: Access
+    tls: Tls | None
     admission: Admission
     knowledge: Mapping[str, Live] = field(default_factory=dict)  # by setting; each is followed
     metrics: Metrics = field(default_factory=Metrics)
@@ -69,7 +72,7 @@ def open_gateway(settings: Settings) -> Gateway:
     Raises:
         CheckpointError, SettingsError: naming what is wrong.
     """
-    access = open_access(settings)
+    access, tls = open_access(settings), open_tls(settings.tls)
     shared, tenants = open_knowledge(settings), open_tenants(settings)
     budget = settings.retrieval_budget_ms
     judge = open_judge(settings)
@@ -79,6 +82,7 @@ def open_gateway(settings: Settings) -> Gateway:
         Fetcher(shared, budget, {tenant: Fetcher(own, budget) for tenant, own in tenants.items()}),
         embedded=settings.engine in EMBEDDED,
         access=access,
+        tls=tls,
         knowledge=({"knowledge": shared} if shared else {})
         | {f"tenants.{tenant}.knowledge": own for tenant, own in tenants.items()},
     )
@@ -91,9 +95,10 @@ def assemble(
     *,
     embedded: bool,
     access: Access | None = None,
+    tls: Tls | None = None,
     knowledge: Mapping[str, Live] | None = None,
 ) -> Gateway:
-    """A gateway around parts that are open already; `access` is opened when it is not given."""
+    """A gateway around parts that are open already; `access` and `tls` are opened when they are not given."""
     metrics = Metrics(settings.deadline_ms / 1000.0)
     admission = Admission(settings.admission, workers=settings.workers)
     cache = ResultCache(settings.cache, judge.manifest, judge.engine.name) if settings.cache.enabled else None
@@ -109,6 +114,7 @@ def assemble(
         ),
         health=Health(judge, settings.health, embedded=embedded),
         access=access or open_access(settings),
+        tls=tls or open_tls(settings.tls),
         admission=admission,
         knowledge=knowledge or {},
         metrics=metrics,

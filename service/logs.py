@@ -8,6 +8,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from service.access.keys import without_secrets
+
 
 class JsonFormatter(logging.Formatter):
     """`extra={"fields": {...}}` of a record goes beside the usual keys."""
@@ -23,7 +25,7 @@ class JsonFormatter(logging.Formatter):
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return without_secrets(json.dumps(line, default=str))
 
 
 def configure_logging(level: str) -> None:

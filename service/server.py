@@ -47,15 +47,25 @@ async def serve_on(ports: Ports, settings: Settings, stop: Stop, *, patient: boo
     """Open a gateway and serve it on bound sockets until told to stop; see `serve` and `run`."""
     gateway = open_gateway(settings)
 
-    def doors() -> list[Door]:
-        return [HttpDoor("http", create_app(gateway), ports.http, settings), GrpcDoor(gateway, ports.grpc)]
-
     try:
         await run(
-            gateway, doors, HttpDoor("admin", create_admin(gateway), ports.admin, settings), stop, patient=patient
+            gateway,
+            lambda: open_doors(gateway, ports),
+            HttpDoor("admin", create_admin(gateway), ports.admin, settings),
+            stop,
+            patient=patient,
         )
     finally:
         await _close(gateway)
+
+
+def open_doors(gateway: Gateway, ports: Ports) -> list[Door]:
+    """The doors for callers. The admin door is none of them: it speaks plain HTTP, on a port of its own."""
+    tls = gateway.tls
+    return [
+        HttpDoor("http", create_app(gateway), ports.http, gateway.settings, tls=tls),
+        GrpcDoor(gateway, ports.grpc, tls.grpc_credentials() if tls else None),
+    ]
 
 
 class Stop:
@@ -159,6 +169,9 @@ async def _watch(gateway: Gateway) -> None:
         tasks.create_task(gateway.health.watch(), name="health")
         keys = follow_files(gateway.access.refresh, gateway.settings.access.refresh_seconds)
         tasks.create_task(keys, name="keys")
+        if gateway.tls is not None:
+            certificates = follow_files(gateway.tls.refresh, gateway.settings.access.refresh_seconds)
+            tasks.create_task(certificates, name="certificates")
         for name, live in gateway.knowledge.items():
             tasks.create_task(follow(name, live, gateway.settings.knowledge_refresh_seconds), name=name)
 

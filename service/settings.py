@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from pydantic_settings import SettingsError as PydanticSettingsError
 
 from models.manifest import SHIPPED
-from service.access.settings import AccessSettings
+from service.access.settings import AccessSettings, TlsSettings
 from service.admission.settings import AdmissionSettings
 from service.cache.settings import CacheSettings
 
@@ -56,6 +56,19 @@ class Limits(BaseModel):
     context_characters: int = Field(default=20_000, gt=0, description="characters of a caller's own context")
     id_characters: int = Field(default=256, gt=0, description="characters of an item's id")
     body_bytes: int = Field(default=4 * 2**20, gt=0, description="bytes of a request body")
+
+
+class ConnectionSettings(BaseModel):
+    """What one connection of the HTTP door may hold and how slow it may be."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    most: int = Field(default=1_000, gt=0, description="connections at a time; one more is turned away with 503")
+    headers: int = Field(default=100, gt=0, description="headers of a request")
+    head_bytes: int = Field(default=32_768, gt=0, description="bytes of a request's line and headers")
+    head_seconds: float = Field(default=10.0, gt=0, description="time for a request's line and headers to arrive")
+    body_seconds: float = Field(default=10.0, gt=0, description="time for a request's body to arrive")
+    write_seconds: float = Field(default=10.0, gt=0, description="time for a caller to take what it is sent")
 
 
 class VllmSettings(BaseModel):
@@ -132,6 +145,8 @@ class Settings(BaseSettings):
     vllm: VllmSettings = VllmSettings()
     cache: CacheSettings = CacheSettings()
     access: AccessSettings = AccessSettings()
+    tls: TlsSettings = TlsSettings()
+    connections: ConnectionSettings = ConnectionSettings()
     admission: AdmissionSettings = AdmissionSettings()
     tenants: dict[str, TenantSettings] = Field(
         default={}, description="what tenants have of their own, by name: knowledge and tau; JSON in the environment"

@@ -24,3 +24,24 @@ class AccessSettings(BaseModel):
         if self.open and (self.keys_file is not None or self.keys is not None):
             raise ValueError("open means no keys; give one of them")
         return self
+
+
+class TlsSettings(BaseModel):
+    """TLS of the doors for callers; plain text when no certificate is set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    certificate: Path | None = Field(default=None, description="PEM file with the certificate and its chain, followed")
+    key: Path | None = Field(default=None, description="PEM file with its private key, followed")
+    client_ca: Path | None = Field(default=None, description="PEM file with who signs clients' certificates")
+    client_required: bool = Field(
+        default=True, description="with client_ca: refuse who shows none; gRPC asks only if so"
+    )
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> TlsSettings:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("give certificate and key, or neither")
+        if self.client_ca is not None and self.certificate is None:
+            raise ValueError("client_ca needs certificate and key")
+        return self

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from service.http.protocol import limited
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from service.access.tls import Tls
     from service.settings import Settings
 
 # After the last connection was taken, what its caller has sent already gets so long to arrive.
@@ -24,14 +27,17 @@ LINGER_SECONDS = 0.25
 class HttpDoor:
     """One app on one socket. See `service.door.Door`."""
 
-    def __init__(self, name: str, app: ASGIApp, bound: socket.socket, settings: Settings) -> None:
+    def __init__(
+        self, name: str, app: ASGIApp, bound: socket.socket, settings: Settings, *, tls: Tls | None = None
+    ) -> None:
         self.name = name
         self._bound = bound
         self._leaving = False
         self._server = _Server(
             uvicorn.Config(
                 CloseWhile(app, lambda: self._leaving),
-                http="httptools",
+                http=limited(settings.connections),
+                ssl_context_factory=(lambda *_: tls.context) if tls else None,
                 lifespan="off",
                 ws="none",
                 log_config=None,
@@ -41,7 +47,7 @@ class HttpDoor:
                 timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
             )
         )
-        self.address = address_of(bound)
+        self.address = address_of(bound, "https" if tls else "http")
 
     async def serve(self) -> None:
         """Take calls until `end`; return when none is in flight."""
@@ -61,10 +67,10 @@ class HttpDoor:
         self._server.should_exit = self._server.force_exit = True
 
 
-def address_of(bound: socket.socket) -> str:
+def address_of(bound: socket.socket, scheme: str = "http") -> str:
     """Where callers find a bound socket."""
     host, port, *_ = bound.getsockname()
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class CloseWhile:

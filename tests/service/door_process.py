@@ -11,12 +11,10 @@ import uvloop
 
 from service.fetch import Fetcher
 from service.gateway import assemble
-from service.grpc.door import GrpcDoor
 from service.http.admin import create_admin
-from service.http.app import create_app
 from service.http.door import HttpDoor
 from service.logs import configure_logging
-from service.server import Stop, run
+from service.server import Stop, open_doors, run
 from service.settings import load_settings
 from service.sockets import open_ports
 from tests.service.conftest import OverlapEngine, judge_on
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
     from models.deadline import Deadline
     from models.engines.port import Scores
-    from service.door import Door
 
 
 class SlowEngine(OverlapEngine):
@@ -46,11 +43,8 @@ async def main(checkpoint: Path) -> None:
     settings = load_settings(checkpoint=checkpoint, http_port=0, grpc_port=0, admin_port=0, deadline_ms=60_000)
     with open_ports(settings) as ports:
         gateway = assemble(settings, judge_on(checkpoint, SlowEngine()), Fetcher(None, 1.0), embedded=True)
-
-        def doors() -> list[Door]:
-            return [HttpDoor("http", create_app(gateway), ports.http, settings), GrpcDoor(gateway, ports.grpc)]
-
-        await run(gateway, doors, HttpDoor("admin", create_admin(gateway), ports.admin, settings), Stop())
+        admin = HttpDoor("admin", create_admin(gateway), ports.admin, settings)
+        await run(gateway, lambda: open_doors(gateway, ports), admin, Stop())
         await gateway.close()
 
 

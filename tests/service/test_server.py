@@ -34,6 +34,7 @@ class Running:
     lines: list[dict[str, Any]]
     http: str = ""
     admin: str = ""
+    grpc: str = ""
 
     def read_until(self, message: str) -> dict[str, Any]:
         """Read the log up to a line with this message."""
@@ -53,7 +54,7 @@ def running(checkpoint: Path) -> Iterator[Running]:
         service = Running(process, [])
         try:
             listening = service.read_until("listening")
-            service.http, service.admin = listening["http"], listening["admin"]
+            service.http, service.admin, service.grpc = (listening[door] for door in ("http", "admin", "grpc"))
             service.read_until("ready")
             yield service
         finally:
