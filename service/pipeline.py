@@ -48,8 +48,9 @@ if TYPE_CHECKING:
 
 # Tokenizing this many characters takes about a millisecond, the most that the event loop may stand still for it.
 INLINE_CHARACTERS = 3_000
-# Kept back of the deadline: what the engine answered still has to be judged, written and sent.
-ANSWER_SECONDS, ANSWER_SECONDS_PER_ITEM = 0.001, 0.0001
+# Kept back of the deadline, but for a tenth of it at most: what the engine answered still has to be judged, written and
+# sent, by a thread that may have to wait for its core.
+ANSWER_SECONDS, ANSWER_SECONDS_PER_ITEM, ANSWER_SHARE = 0.005, 0.0001, 0.1
 DECODE_TOKENS = 24  # of a prompt, that take as long as one step of decoding
 REFRESH_MS = 5_000.0  # for computing a hit again; nobody waits for it
 
@@ -267,7 +268,7 @@ class Pipeline:
         items = [request.candidates[n].item for n in positions]
         lengths = [_characters(item) for item in items]
         lengths[0] += len(request.query) + len(fetched.chunk or "")
-        deadline = call.deadline.before(ANSWER_SECONDS + ANSWER_SECONDS_PER_ITEM * len(items))
+        deadline = _engine_deadline(call.deadline, len(items))
         self.admission.expect(call.caller, deadline, lengths)
         with _stage(call, "write"), _as_service_errors():
             prompt = await self._write(request.query, fetched.chunk, items, sum(lengths))
@@ -314,9 +315,7 @@ class Pipeline:
         suffixes = [s.ids for s in prompt.suffixes]
         try:
             async with asyncio.timeout(timeout):
-                scores = await self.judge.engine.score(
-                    prompt.prefix.ids, suffixes, deadline, scope=call.caller.tenant
-                )
+                scores = await self.judge.engine.score(prompt.prefix.ids, suffixes, deadline, scope=call.caller.tenant)
         except TimeoutError as error:
             raise DeadlineError("the engine did not answer before the deadline") from error
         if scores.queued_ms is not None:
@@ -335,6 +334,11 @@ class Pipeline:
         )
         ids = [token async for token in stream]
         return ids[:-1] if ids and ids[-1] == manifest.rationale.end_token_id else ids
+
+
+def _engine_deadline(deadline: Deadline, items: int) -> Deadline:
+    answer = ANSWER_SECONDS + ANSWER_SECONDS_PER_ITEM * items
+    return deadline.before(min(answer, ANSWER_SHARE * deadline.remaining()))
 
 
 def _characters(item: Item) -> int:
