@@ -20,6 +20,7 @@ from service.admission.ladder import Step
 from service.admission.settings import AdmissionSettings
 from service.errors import DeadlineError, NotReadyError, OverloadedError, from_model
 from service.judge import best_first, verdicts
+from service.parts import Parts
 from service.reply import (
     AttributeJudgement,
     Degraded,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from service.cache.cache import Recalled, ResultCache
     from service.errors import ServiceError
     from service.fetch import Fetched, Fetcher
+    from service.parts import Tell
     from service.request import Caller, ScoreRequest
     from service.rows import Rows
 
@@ -128,8 +130,13 @@ class Pipeline:
         self._grace = engine_grace_ms / 1000.0
         self._observers = tuple(observers)
 
-    async def score(self, request: ScoreRequest, call: Call) -> ScoreReply:
+    async def score(self, request: ScoreRequest, call: Call, *, tell: Tell | None = None) -> ScoreReply:
         """Judge every item of a request.
+
+        Args:
+            request: within the limits.
+            call: what surrounds it.
+            tell: is given some verdicts before the others are known, each at most once; the reply has all of them.
 
         Raises:
             DeadlineError: nothing was scored in time.
@@ -137,7 +144,7 @@ class Pipeline:
             NotReadyError: the engine could not answer.
             ServiceError: a defect.
         """
-        answered = await (self._recall(self.cache, request, call) if self.cache else self._answer(request, call))
+        answered = await (self._recall(self.cache, request, call, tell) if self.cache else self._answer(request, call))
         judged = self._judge(request, answered, call)
         return ScoreReply(
             id=call.id,
@@ -199,7 +206,7 @@ class Pipeline:
         shed = Degraded.FIRST_ITEMS if computed.shed else None
         return Answered(fetched, computed.rows, computed.cached_tokens, shed=shed)
 
-    async def _recall(self, cache: ResultCache, request: ScoreRequest, call: Call) -> Answered:
+    async def _recall(self, cache: ResultCache, request: ScoreRequest, call: Call, tell: Tell | None) -> Answered:
         """Rows from the cache, and of the rest from the engine."""
         tenant = call.caller.tenant
         basis = self.fetcher.of(tenant).basis(request.context)
@@ -210,9 +217,11 @@ class Pipeline:
                 cache.refresh(recalled, partial(self._refresh, cache, recalled, request, call.caller))
             tokens = prompt_tokens(recalled.rows)
             return Answered(recalled.fetched, recalled.rows, tokens, len(recalled.rows))
-        return await self._complete(cache, recalled, request, call)
+        return await self._complete(cache, recalled, request, call, tell)
 
-    async def _complete(self, cache: ResultCache, recalled: Recalled, request: ScoreRequest, call: Call) -> Answered:
+    async def _complete(
+        self, cache: ResultCache, recalled: Recalled, request: ScoreRequest, call: Call, tell: Tell | None = None
+    ) -> Answered:
         step = self._step(call)
         hits = len(recalled.rows) - len(recalled.missing)
         if hits and recalled.fetched is not None and step >= Step.CACHE_ONLY:
@@ -238,7 +247,8 @@ class Pipeline:
             shed = Degraded.FIRST_ITEMS if computed.shed else shed
             return computed.rows
 
-        rows = await cache.complete(recalled, fetched, compute, call.deadline, self._grace)
+        computing = Parts(request, self.judge.manifest, compute, tell) if tell else compute
+        rows = await cache.complete(recalled, fetched, computing, call.deadline, self._grace)
         scored_items = int((rows["status"] == OK).sum())
         if refused and not scored_items:
             raise refused[0]

@@ -8,11 +8,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from models.deadline import Deadline
 from service.errors import ServiceError
 from service.gate import deadline_of, header_budgets
 from service.grpc.failures import code_of, status_of
 from service.http.arrival import Arrival, request_id
-from service.request import Call, Caller
+from service.request import Call
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
-    from models.deadline import Deadline
     from service.access.principal import Scope
     from service.gateway import Gateway
+    from service.grpc.v1 import relevance_pb2 as pb
 
     Answer = TypeVar("Answer")
     Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
@@ -39,27 +40,27 @@ class Opened:
 
     Attributes:
         arrival: its id, start, caller and notes.
-        metadata: what the caller sent along, names in lower case.
-        deadline: of the whole call; a request in it may ask for an earlier one.
+        deadline: the caller's own, of the whole call.
+        budget_ms: for each request, whatever the caller allows.
     """
 
     arrival: Arrival
-    metadata: Mapping[str, str]
     deadline: Deadline
+    budget_ms: float
 
-    def call(self, asked_ms: float | None) -> Call:
-        """The call of its one request."""
-        arrival = self.arrival
-        deadline = self.deadline
-        if asked_ms is not None:
-            deadline = min(deadline, deadline_of(arrival.started, [asked_ms]))
-        return Call(arrival.id, deadline, arrival.started, arrival.timings_ms, self.caller)
+    def request(self, number: int) -> Arrival:
+        """The arrival, now, of one request among several in this call."""
+        return Arrival(f"{self.arrival.id}/{number}", time.monotonic(), principal=self.arrival.principal)
 
-    @property
-    def caller(self) -> Caller:
-        """Who sent it."""
-        principal = self.arrival.principal
-        return principal.caller if principal else Caller()
+    def call(self, arrival: Arrival, message: pb.ScoreRequest | pb.ExplainRequest) -> Call:
+        """What surrounds a request: its deadline is the earliest that anybody asks for."""
+        budgets = [self.budget_ms]
+        if message.HasField("deadline_ms"):
+            budgets.append(message.deadline_ms)
+        deadline = min(self.deadline, deadline_of(arrival.started, budgets))
+        principal = arrival.principal
+        assert principal is not None  # noqa: S101 # a call is opened for a known caller
+        return Call(arrival.id, deadline, arrival.started, arrival.timings_ms, principal.caller)
 
 
 class Calls:
@@ -80,7 +81,8 @@ class Calls:
             arrival.principal = principal
             principal.require(scope)
             self._gateway.health.check_tested()
-            answered = await answer(Opened(arrival, metadata, self._deadline(arrival, metadata, context)))
+            deadline = self._deadline(arrival, metadata, context)
+            answered = await answer(Opened(arrival, deadline, self._gateway.settings.deadline_ms))
         except asyncio.CancelledError:
             self.record(path, arrival, CLIENT_GONE, "CANCELLED")
             raise
@@ -94,7 +96,8 @@ class Calls:
     def record(self, path: str, arrival: Arrival, status: int, code: str) -> None:
         """Count and log one request that is done; `status` is what HTTP would say."""
         seconds = time.monotonic() - arrival.started
-        self._gateway.metrics.answered(path, status, seconds)
+        tenant = arrival.principal.caller.tenant if arrival.principal else ""
+        self._gateway.metrics.answered(path, status, seconds, door="grpc", tenant=tenant)
         fields = {
             "id": arrival.id,
             "method": "GRPC",
@@ -105,20 +108,19 @@ class Calls:
             **arrival.notes,
         }
         if arrival.principal is not None:
-            fields["tenant"] = arrival.principal.caller.tenant
+            fields["tenant"] = tenant
             fields["credential"] = arrival.principal.credential
         if arrival.timings_ms:
             fields["timings_ms"] = arrival.timings_ms
         log.info("request", extra={"fields": fields})
 
     def _deadline(self, arrival: Arrival, metadata: Mapping[str, str], context: Context) -> Deadline:
-        settings = self._gateway.settings
-        budgets = [settings.deadline_ms, *header_budgets(metadata)]
+        budgets = header_budgets(metadata)
         if (seconds := context.time_remaining()) is not None:
             milliseconds = max(0.0, seconds * 1000.0)
             # A gRPC caller hears nothing after its deadline, so a partial answer has to leave before it.
-            budgets.append(milliseconds - min(settings.grpc_reserve_ms, milliseconds * 0.1))
-        return deadline_of(arrival.started, budgets)
+            budgets.append(milliseconds - min(self._gateway.settings.grpc_reserve_ms, milliseconds * 0.1))
+        return deadline_of(arrival.started, budgets) if budgets else Deadline.never()
 
 
 def as_service_error(error: Exception, path: str, arrival: Arrival) -> ServiceError:

@@ -52,7 +52,7 @@ class GrpcDoor:
     async def serve(self) -> None:
         """Take calls until `end`; return when none is in flight. Health says NOT_SERVING until the gateway is ready."""
         await self._tell(ready=False)
-        self._server.add_generic_rpc_handlers((Relevance(self._gateway).handler(),))
+        self._server.add_generic_rpc_handlers((Relevance(self._gateway, self._ended).handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         following = asyncio.create_task(self._follow(), name="grpc-health")
@@ -65,6 +65,7 @@ class GrpcDoor:
             hurry = asyncio.create_task(self._hurry(), name="grpc-hurry")
             await self._server.stop(self._gateway.settings.drain_seconds)
             hurry.cancel()
+            await asyncio.wait([hurry])
 
     def announce(self) -> None:
         """Health says NOT_SERVING from now on; calls are taken."""

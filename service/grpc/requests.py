@@ -1,4 +1,4 @@
-"""Messages -> the one request type, by the rules of the HTTP door. Pure.
+"""Messages -> the one request type, by the rules of the HTTP door; and bodies -> messages, for the client. Pure.
 
 A message goes through few quick checks. When one of them doubts, the HTTP body's own model decides, so that both doors
 refuse the same requests in the same words, and a good request does not pay for that.
@@ -6,7 +6,7 @@ refuse the same requests in the same words, and a good request does not pay for 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -15,11 +15,18 @@ from service.errors import MalformedBodyError, invalid
 from service.grpc.v1 import relevance_pb2 as pb
 from service.parse import validated
 from service.request import Candidate, OwnContext, ScoreRequest
-from service.schemas import LARGEST_NUMBER, LONGEST_DEADLINE_MS, ExplainBody, ScoreBody, render_attributes
+from service.schemas import (
+    LARGEST_NUMBER,
+    LONGEST_DEADLINE_MS,
+    ExplainBody,
+    OwnContextBody,
+    ScoreBody,
+    render_attributes,
+)
 
 if TYPE_CHECKING:
     from service.request import ContextChoice
-    from service.schemas import AttributeValue
+    from service.schemas import AttributeValue, ItemBody
 
 Kind = TypeVar("Kind", bound=Message)
 
@@ -50,8 +57,7 @@ def score_request(message: pb.ScoreRequest) -> ScoreRequest:
     """
     try:
         _check_deadline(message)
-        candidates = tuple([_candidate(item) for item in message.items])
-        return ScoreRequest(_visible(message.query), candidates, _context(message), _top_n(message))
+        return ScoreRequest(_visible(message.query), _candidates(message), _context(message), _top_n(message))
     except _DoubtfulError:
         body = _common(message)
         body["items"] = [_plain(item, f"#/items/{n}") for n, item in enumerate(message.items)]
@@ -76,6 +82,56 @@ def explain_request(message: pb.ExplainRequest) -> ScoreRequest:
         return validated(ExplainBody, body).request()
 
 
+def score_message(body: ScoreBody) -> pb.ScoreRequest:
+    """The message of a body of the HTTP door."""
+    return pb.ScoreRequest(
+        query=body.query,
+        items=[_item_message(item) for item in body.items],
+        context=_context_message(body.context),
+        deadline_ms=body.deadline_ms,
+        top_n=body.top_n,
+    )
+
+
+def explain_message(body: ExplainBody) -> pb.ExplainRequest:
+    """The message of a body of the HTTP door."""
+    return pb.ExplainRequest(
+        query=body.query,
+        item=_item_message(body.item),
+        context=_context_message(body.context),
+        deadline_ms=body.deadline_ms,
+    )
+
+
+def _item_message(item: ItemBody) -> pb.Item:
+    return pb.Item(
+        id=item.id,
+        title=item.title,
+        category=item.category,
+        brand=item.brand,
+        attributes=[_attribute_message(name, value) for name, value in (item.attributes or {}).items()],
+        description=item.description,
+    )
+
+
+def _attribute_message(name: str, value: AttributeValue) -> pb.Attribute:
+    match value:
+        case bool():
+            return pb.Attribute(name=name, flag=value)
+        case str():
+            return pb.Attribute(name=name, text=value)
+        case list():
+            return pb.Attribute(name=name, texts=pb.Texts(values=value))
+        case _:
+            return pb.Attribute(name=name, number=value)
+
+
+def _context_message(context: Literal["auto", "none"] | OwnContextBody) -> pb.Context | None:
+    if isinstance(context, OwnContextBody):
+        return pb.Context(text=context.text)
+    return None if context == "auto" else pb.Context(retrieval=pb.RETRIEVAL_NONE)
+
+
 def _check_deadline(message: pb.ScoreRequest | pb.ExplainRequest) -> None:
     if message.HasField("deadline_ms") and not 0 < message.deadline_ms <= LONGEST_DEADLINE_MS:
         raise _DoubtfulError
@@ -93,6 +149,12 @@ def _visible(text: str) -> str:
     if not text or text.isspace():
         raise _DoubtfulError
     return text
+
+
+def _candidates(message: pb.ScoreRequest) -> tuple[Candidate, ...]:
+    if not message.items:
+        raise _DoubtfulError
+    return tuple([_candidate(item) for item in message.items])
 
 
 def _candidate(item: pb.Item) -> Candidate:

@@ -1,4 +1,4 @@
-"""What an answered call leaves behind beside its answer: notes for its log line. Never its text."""
+"""What the log line of an answered call says beyond the usual. Never its text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from service.request import ScoreRequest
 
 
-def record(notes: dict[str, Any], asked: ScoreRequest, reply: ScoreReply | ExplainReply) -> None:
+def note(notes: dict[str, Any], asked: ScoreRequest, reply: ScoreReply | ExplainReply) -> None:
     """Take note of what was asked and answered."""
     notes["items"] = len(asked.candidates)
     notes["tokens"] = reply.usage.total_tokens
