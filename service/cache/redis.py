@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from redis.asyncio import Redis, RedisCluster, Sentinel
+from redis.asyncio import Redis, RedisCluster, Sentinel, SentinelConnectionPool
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -40,6 +40,17 @@ def open_client(settings: CacheSettings, patience: float) -> Client:
     if settings.redis_sentinels:
         return _master(settings, {**parse_url(url), **options})
     return Redis.from_url(url, **options)
+
+
+async def close_client(client: Client) -> None:
+    """Close every connection; redis itself leaves some open."""
+    await client.aclose()
+    if isinstance(client, RedisCluster):  # which closes nothing when its last command failed
+        await client.nodes_manager.aclose()
+        await client.nodes_manager.aclose("startup_nodes")
+    elif isinstance(client.connection_pool, SentinelConnectionPool):
+        for sentinel in client.connection_pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
 
 
 def _master(settings: CacheSettings, options: dict[str, Any]) -> Redis:

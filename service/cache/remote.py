@@ -18,7 +18,7 @@ from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.cache.breaker import Breaker, BreakerState
-from service.cache.redis import open_client
+from service.cache.redis import close_client, open_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -116,7 +116,7 @@ class RemoteCache:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
-                await self._client.aclose()
+                await close_client(self._client)
         except Exception as error:  # noqa: BLE001 # the process ends; nothing depends on a good farewell
             log.info("cache: closing Redis: %s", type(error).__name__)
 
