@@ -1,0 +1,83 @@
+"""Real services under more load than they can take: the shipped checkpoint, real processes, real connections."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from service.demo.candidates import read_catalogue
+from tests.service.processes import PATIENCE_SECONDS, Service, eventually, serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEADLINE_MS = 1_000.0
+ITEMS = 16
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where graphs are built once for all tests here."""
+    return tmp_path_factory.mktemp("overload")
+
+
+def body(number: int) -> dict[str, Any]:
+    """A request that no cache has seen."""
+    products = read_catalogue()
+    at = number * ITEMS % (len(products) - ITEMS)
+    return {"query": f"cable {number}", "items": products[at : at + ITEMS]}
+
+
+async def offer(service: Service, rate: float, seconds: float) -> list[tuple[httpx.Response, float]]:
+    """So many requests a second, whatever becomes of them; each answer and how long it took."""
+    limits = httpx.Limits(max_connections=None)
+    headers = {"x-request-deadline-ms": str(DEADLINE_MS)}
+    async with httpx.AsyncClient(base_url=service.http, timeout=PATIENCE_SECONDS, limits=limits) as client:
+
+        async def ask(number: int) -> tuple[httpx.Response, float]:
+            await asyncio.sleep(number / rate)
+            started = time.monotonic()
+            response = await client.post("/v1/score", json=body(number), headers=headers)
+            return response, time.monotonic() - started
+
+        return await asyncio.gather(*(ask(n) for n in range(int(rate * seconds))))
+
+
+def test_ten_times_too_much_is_refused_in_time_and_forgotten_at_once(folder: Path) -> None:
+    """Every call has an answer, refusals say when to come back, and afterwards the service is as before."""
+    with serving(folder, threads=1, cache={"enabled": False}) as service:
+        answers = asyncio.run(offer(service, rate=120.0, seconds=4.0))
+        statuses = Counter(response.status_code for response, _ in answers)
+        assert set(statuses) <= {200, 503, 504}, statuses
+        assert statuses[200] >= 1
+        assert statuses[503] >= len(answers) / 4
+        for response, _ in answers:
+            if response.status_code == 503:
+                assert response.json()["code"] == "overloaded"
+                assert response.json()["retry_after_ms"] > 0
+
+        def served() -> bool:
+            response = httpx.post(f"{service.http}/v1/score", json=body(9_999), timeout=PATIENCE_SECONDS)
+            return response.status_code == 200 and response.json()["degraded"] == []
+
+        eventually(served)
+        assert service.total("tierwise_admitted_requests") == 0
+        assert service.end() == 0
+
+
+def test_two_workers_let_in_what_a_quota_allows_together(folder: Path) -> None:
+    """Each enforces half of it, so that the sum holds however the connections fall."""
+    quota = {"requests_per_second": 4.0, "burst_seconds": 5.0}
+    with serving(folder, workers=2, threads=2, deadline_ms=60_000, admission=quota) as service:
+        started = time.monotonic()
+        one = {"query": "cable", "items": [{"id": "a", "title": "usb cable"}]}
+        statuses = Counter(httpx.post(f"{service.http}/v1/score", json=one, timeout=60).status_code for _ in range(80))
+        allowed = 4.0 * 5.0 + 4.0 * (time.monotonic() - started)
+        assert set(statuses) == {200, 429}
+        assert 10 <= statuses[200] <= allowed + 2  # each worker's last one may leave it in debt
+        assert service.end() == 0
