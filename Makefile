@@ -10,7 +10,7 @@ TARGET ?= cpu
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 CONTAINER ?= $(firstword $(foreach tool,docker podman buildah,$(if $(shell command -v $(tool)),$(tool))))
 # What the tests start, as command:package.
-PROGRAMS := promtool:prometheus redis-server:redis-server buildah:buildah podman:podman runc:runc mmdebstrap:mmdebstrap
+PROGRAMS := prometheus:prometheus promtool:prometheus amtool:prometheus-alertmanager redis-server:redis-server buildah:buildah podman:podman runc:runc mmdebstrap:mmdebstrap
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format image constraints clean
@@ -38,6 +38,8 @@ lint: .venv/.dev .venv-train/.dev ## check style, formatting and types
 
 format: .venv/.dev ## rewrite sources in the project's style, and what is generated from them
 	.venv/bin/python scripts/chart_schema.py
+	.venv/bin/python -m scripts.metrics_table
+	.venv/bin/python -m scripts.dashboards
 	.venv/bin/python scripts/proto.py
 	.venv/bin/ruff check --fix $(SOURCES)
 	.venv/bin/ruff format $(SOURCES)

@@ -71,6 +71,7 @@ SWITCHES: dict[str, Values] = {
         "metrics": {
             "serviceMonitor": {"enabled": True, "labels": {"release": "kube-prometheus"}},
             "rules": {"enabled": True, "labels": {"release": "kube-prometheus"}},
+            "dashboards": {"enabled": True},
         }
     },
     "placed": {

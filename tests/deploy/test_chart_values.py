@@ -158,7 +158,7 @@ def test_schema_knows_the_service_s_settings() -> None:
 def test_service_accepts_what_the_chart_gives_it(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rendered file and variables load as the service's settings and hold what was asked for."""
     objects = render(SWITCHES[case])
-    (config,) = of_kind(objects, "ConfigMap")
+    (config,) = [found for found in of_kind(objects, "ConfigMap") if "tierwise.yaml" in found["data"]]
     file = tmp_path / "tierwise.yaml"
     file.write_text(config["data"]["tierwise.yaml"])
     (deployment,) = of_kind(objects, "Deployment")
