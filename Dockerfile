@@ -52,10 +52,13 @@ LABEL org.opencontainers.image.title="Tierwise" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
+# Inside a container every address is its own, and whoever publishes the ports decides who may call: it serves without
+# keys. Give it TIERWISE_ACCESS__KEYS_FILE, or OPEN=false so that it does not start without keys (docs/access.md).
 ENV PATH=/opt/tierwise/bin:$PATH \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
-    TIERWISE_HOST=0.0.0.0 TIERWISE_ADMIN_HOST=0.0.0.0
+    TIERWISE_HOST=0.0.0.0 TIERWISE_ADMIN_HOST=0.0.0.0 \
+    TIERWISE_ACCESS__OPEN=true
 WORKDIR /
 USER 10001:10001
 EXPOSE 8080 9090

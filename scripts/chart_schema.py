@@ -9,6 +9,7 @@ from service.settings import Settings
 SCHEMA = Path(__file__).resolve().parent.parent / "deploy" / "helm" / "tierwise" / "values.schema.json"
 # The chart decides these: paths and addresses inside its own container, the engine, and what comes from a Secret.
 CHART_OWNED = {
+    "access",
     "admin_host",
     "admin_port",
     "cache_dir",
@@ -18,6 +19,7 @@ CHART_OWNED = {
     "host",
     "http_port",
     "knowledge",
+    "tls",
 }
 
 

@@ -14,15 +14,13 @@ class AccessSettings(BaseModel):
 
     keys_file: Path | None = Field(default=None, description="YAML file with keys and certificates, followed")
     keys: SecretStr | None = Field(default=None, description="the content of such a file instead")
-    open: bool = Field(default=False, description="serve without keys on an address other than loopback")
+    open: bool = Field(default=False, description="where there are no keys, serve other machines all the same")
     refresh_seconds: float = Field(default=5.0, gt=0, description="pause between looks for new keys and certificates")
 
     @model_validator(mode="after")
     def _check_one_source(self) -> AccessSettings:
         if self.keys_file is not None and self.keys is not None:
             raise ValueError("give keys_file or keys, not both")
-        if self.open and (self.keys_file is not None or self.keys is not None):
-            raise ValueError("open means no keys; give one of them")
         return self
 
 

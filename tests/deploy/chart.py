@@ -58,6 +58,7 @@ SWITCHES: dict[str, Values] = {
             "canary": {"service": "next-tierwise", "weight": 5},
         }
     },
+    "keys": {"keys": {"secret": "search-keys", "entry": "production.yaml"}},
     "own account": {"serviceAccount": {"name": "search"}},
     "open network": {"networkPolicy": {"enabled": False}},
     "closed network": {

@@ -50,7 +50,7 @@ def test_pods_pass_the_restricted_standard(objects: list[Object]) -> None:
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert pod["automountServiceAccountToken"] is False
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
-        allowed = {"name", "configMap", "emptyDir", "persistentVolumeClaim", "image"}
+        allowed = {"name", "configMap", "emptyDir", "persistentVolumeClaim", "image", "secret"}
         assert all(set(volume) <= allowed for volume in pod.get("volumes", ()))
     for container in containers(objects):
         assert container["securityContext"] == {

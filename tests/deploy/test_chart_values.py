@@ -34,6 +34,7 @@ FILLED = CLAIM | IMAGE | PULL
 VARIANTS: tuple[Values, ...] = (
     FULL,
     *(merged(FULL, {"checkpoint": FILLED | source, "knowledge": FILLED | source}) for source in SOURCES),
+    merged(FULL, SWITCHES["keys"]),
     *(merged(FULL, {"checkpoint": CLAIM} | SWITCHES[case]) for case in SWITCHES if case.startswith("vllm")),
     merged(FULL, {"autoscaling": {"mode": "cpu"}}),
     merged(FULL, {"autoscaling": {"mode": "queue"}}),
@@ -46,6 +47,8 @@ WRONG: dict[str, tuple[Values, str]] = {
     "a setting of the chart": ({"settings": {"http_port": 80}}, "http_port"),
     "no replicas": ({"replicas": 0}, "replicas"),
     "a text for a number": ({"service": {"port": "http"}}, "port"),
+    "a key in the open": ({"keys": {"tw_abcdefgh": "search"}}, "tw_abcdefgh"),
+    "keys in the settings": ({"settings": {"access": {"open": True}}}, "access"),
     "an unknown mode": ({"autoscaling": {"mode": "magic"}}, "mode"),
     "a moving tag": ({"image": {"tag": "latest"}}, "tag"),
     "a short digest": ({"image": {"digest": "sha256:12"}}, "digest"),
@@ -164,12 +167,16 @@ def test_service_accepts_what_the_chart_gives_it(case: str, tmp_path: Path, monk
     (deployment,) = of_kind(objects, "Deployment")
     pod = deployment["spec"]["template"]["spec"]
     for variable in pod["containers"][0]["env"]:
-        monkeypatch.setenv(variable["name"], str(file) if variable["name"] == "TIERWISE_CONFIG" else "2")
+        given_by_kubernetes = "2"
+        value = variable.get("value", given_by_kubernetes)
+        monkeypatch.setenv(variable["name"], str(file) if variable["name"] == "TIERWISE_CONFIG" else value)
     settings = load_settings()
     given = settings.model_dump(mode="json")
     assert merged(given, SWITCHES[case].get("settings", {})) == given
     before = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"] + settings.drain_pause_seconds
     assert pod["terminationGracePeriodSeconds"] >= before + settings.drain_seconds + 5
+    keys = settings.access.keys_file
+    assert settings.access.open is (keys is None)
     mounted = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
-    for path in (settings.knowledge, settings.checkpoint):
+    for path in (settings.knowledge, settings.checkpoint, keys and keys.parent):
         assert path in {None, Settings.model_fields["checkpoint"].default} or str(path) in mounted

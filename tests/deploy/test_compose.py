@@ -40,7 +40,7 @@ def test_service_has_time_to_drain() -> None:
 
 def test_variables_are_settings() -> None:
     """Every variable names a setting of the service."""
-    names = {name.removeprefix("TIERWISE_").lower() for name in SERVICE["environment"]}
+    names = {name.removeprefix("TIERWISE_").partition("__")[0].lower() for name in SERVICE["environment"]}
     assert names <= set(Settings.model_fields)
 
 
