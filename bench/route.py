@@ -54,7 +54,7 @@ def reply_of(items: int) -> ScoreReply:
         unrepresentable=(),
     )
     versions = Versions("tierwise-mini@0123456789ab", "0123456789ab", None, "0123456789ab")
-    return ScoreReply("r", "tierwise-mini", versions, None, (result,) * items, (), {"total": 1.0}, Usage(1, 0, 1))
+    return ScoreReply("r", "tierwise-mini", versions, None, (result,) * items, (), {"total": 1.0}, Usage(1, 0, 1, 0))
 
 
 def app_with(route_class: type[Any] | None, reply: ScoreReply) -> ASGIApp:
