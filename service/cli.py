@@ -23,6 +23,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "eval": ("service.commands.eval:evaluate", "Measure a checkpoint on human judgements."),
     "calibrate": ("service.commands.calibrate:calibrate", "Choose beta and temperature of a checkpoint."),
     "compare": ("service.commands.compare:compare", "Set one checkpoint beside another on the same judgements."),
+    "key": ("service.commands.key:app", "Make keys for callers."),
     "export": ("service.commands.export:export", "Build an engine's graphs ahead of the first start."),
 }
 

@@ -39,7 +39,8 @@ def test_every_command_explains_itself(name: str) -> None:
 
 def test_arguments_reach_the_command_as_they_were_given() -> None:
     """Options and their values pass through unchanged, and so does the exit code."""
-    result = CliRunner().invoke(cli.app, ["serve", "--checkpoint", "no-such-folder", "--http-port", "0"])
+    ports = {"TIERWISE_GRPC_PORT": "0", "TIERWISE_ADMIN_PORT": "0"}
+    result = CliRunner().invoke(cli.app, ["serve", "--checkpoint", "no-such-folder", "--http-port", "0"], env=ports)
     assert result.exit_code == 2
     assert "no-such-folder is not a checkpoint" in result.output
 
