@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+_ROUNDING: Final = 1e-9
+
 
 class Bucket:
-    """Refills at `rate` a second up to `burst`; is open while anything is left.
+    """Refills at `rate` a second up to `burst`; is open while at least one is left.
 
     A charge is taken whole and may leave a debt, so that a single large request passes, once, and is paid for after.
     """
@@ -20,7 +24,7 @@ class Bucket:
     def wait(self, now: float) -> float:
         """Seconds until it is open; 0 when it is."""
         level = self._refill(now)
-        return 0.0 if level > 0 else (1.0 - level) / self.rate
+        return 0.0 if level >= 1.0 - _ROUNDING else (1.0 - level) / self.rate
 
     def charge(self, amount: float, now: float) -> None:
         """Take an amount, open or not."""

@@ -17,13 +17,16 @@ from service.request import Call
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from typing import TypeAlias, TypeVar
 
     import grpc.aio
 
     from service.access.principal import Scope
+    from service.admission.admission import Admission
     from service.gateway import Gateway
     from service.grpc.v1 import relevance_pb2 as pb
+    from service.request import Caller
 
     Answer = TypeVar("Answer")
     Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
@@ -52,15 +55,24 @@ class Opened:
         """The arrival, now, of one request among several in this call."""
         return Arrival(f"{self.arrival.id}/{number}", time.monotonic(), principal=self.arrival.principal)
 
+    def visit(self, admission: Admission, size: int) -> AbstractContextManager[None]:
+        """The time that one request of so many bytes is in the house; see `Admission.visit`."""
+        latest = min(self.deadline, deadline_of(time.monotonic(), [self.budget_ms]))
+        return admission.visit(self._caller, size, latest)
+
     def call(self, arrival: Arrival, message: pb.ScoreRequest | pb.ExplainRequest) -> Call:
         """What surrounds a request: its deadline is the earliest that anybody asks for."""
         budgets = [self.budget_ms]
         if message.HasField("deadline_ms"):
             budgets.append(message.deadline_ms)
         deadline = min(self.deadline, deadline_of(arrival.started, budgets))
-        principal = arrival.principal
+        return Call(arrival.id, deadline, arrival.started, arrival.timings_ms, self._caller)
+
+    @property
+    def _caller(self) -> Caller:
+        principal = self.arrival.principal
         assert principal is not None  # noqa: S101 # a call is opened for a known caller
-        return Call(arrival.id, deadline, arrival.started, arrival.timings_ms, principal.caller)
+        return principal.caller
 
 
 class Calls:

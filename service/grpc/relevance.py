@@ -52,25 +52,27 @@ class Relevance:
     async def _score(self, raw: bytes, context: Context) -> bytes:
         async def answer(opened: Opened) -> bytes:
             arrival = opened.arrival
-            message = parse(pb.ScoreRequest, raw)
-            asked = score_request(message)
-            check_limits(asked, self._gateway.settings.limits)
-            arrival.timings_ms["parse"] = round((time.monotonic() - arrival.started) * 1000.0, 3)
-            reply = await self._gateway.pipeline.score(asked, opened.call(arrival, message))
-            note(arrival.notes, asked, reply)
-            return score_response(reply, self._tiers).SerializeToString()
+            with opened.visit(self._gateway.admission, len(raw)):
+                message = parse(pb.ScoreRequest, raw)
+                asked = score_request(message)
+                check_limits(asked, self._gateway.settings.limits)
+                arrival.timings_ms["parse"] = round((time.monotonic() - arrival.started) * 1000.0, 3)
+                reply = await self._gateway.pipeline.score(asked, opened.call(arrival, message))
+                note(arrival.notes, asked, reply)
+                return score_response(reply, self._tiers).SerializeToString()
 
         return await self._calls.serve(f"/{SERVICE}/Score", Scope.SCORE, context, answer)
 
     async def _explain(self, raw: bytes, context: Context) -> bytes:
         async def answer(opened: Opened) -> bytes:
             arrival = opened.arrival
-            message = parse(pb.ExplainRequest, raw)
-            asked = explain_request(message)
-            check_limits(asked, self._gateway.settings.limits, ONE_ITEM)
-            reply = await self._gateway.pipeline.explain(asked, opened.call(arrival, message))
-            note(arrival.notes, asked, reply)
-            return explain_response(reply, self._tiers).SerializeToString()
+            with opened.visit(self._gateway.admission, len(raw)):
+                message = parse(pb.ExplainRequest, raw)
+                asked = explain_request(message)
+                check_limits(asked, self._gateway.settings.limits, ONE_ITEM)
+                reply = await self._gateway.pipeline.explain(asked, opened.call(arrival, message))
+                note(arrival.notes, asked, reply)
+                return explain_response(reply, self._tiers).SerializeToString()
 
         return await self._calls.serve(f"/{SERVICE}/Explain", Scope.EXPLAIN, context, answer)
 

@@ -105,7 +105,8 @@ class Stream:
         arrival = self._opened.request(self._count)
         status, code = CLIENT_GONE, "CANCELLED"
         try:
-            last = await self._score(message, arrival)
+            with self._opened.visit(self._gateway.admission, message.ByteSize()):
+                last = await self._score(message, arrival)
             status, code = 200, "OK"
         except Exception as error:  # noqa: BLE001 # the caller learns of every failure, the log of every defect
             failure = as_service_error(error, self._path, arrival)
