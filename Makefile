@@ -13,7 +13,7 @@ CONTAINER ?= $(firstword $(foreach tool,docker podman buildah,$(if $(shell comma
 PROGRAMS := prometheus:prometheus promtool:prometheus amtool:prometheus-alertmanager redis-server:redis-server buildah:buildah podman:podman runc:runc mmdebstrap:mmdebstrap
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format image constraints clean
+.PHONY: help demo test chaos lint format image constraints clean
 
 help: ## explain these commands
 	@echo "Tierwise: how relevant is each item to the query, within a deadline."
@@ -30,6 +30,10 @@ demo: .venv/.base ## install, serve a real catalogue at http://127.0.0.1:8080 an
 test: .venv/.dev .venv-train/.dev .venv-vllm/.dev ## run every test; nothing is skipped
 	@scripts/system-packages.sh $(PROGRAMS)
 	@.venv/bin/python scripts/test.py $(ARGS)
+
+chaos: .venv/.dev ## the long forms of the fault, load and soak tests: about half an hour
+	@scripts/system-packages.sh redis-server:redis-server
+	CHAOS=long nice .venv/bin/python -m pytest -s tests/chaos $(ARGS)
 
 lint: .venv/.dev .venv-train/.dev ## check style, formatting and types
 	.venv/bin/ruff check $(SOURCES)

@@ -29,7 +29,7 @@ from service.http.door import HttpDoor, address_of
 from service.merge import Totals
 from service.server import CLOSE_SECONDS, Stop
 from service.settings import SettingsError
-from service.sockets import listen_on, open_ports
+from service.sockets import listen_on, open_ports, turn_away
 from service.worker import CANNOT_START, work
 
 if TYPE_CHECKING:
@@ -235,15 +235,16 @@ class Crew:
         await self._stop.asked.wait()
         log.info("draining")
         self._signal(signal.SIGTERM)
-        limit = self._settings.drain_pause_seconds + self._settings.drain_seconds + END_SECONDS
         ended = asyncio.gather(*(w.ended.wait() for w in self.workers if w.process is not None))
         hurried = asyncio.create_task(self._stop.hurried.wait())
-        started = time.monotonic()
         either: set[asyncio.Future[Any]] = {ended, hurried}
-        await asyncio.wait(either, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, timeout=self._settings.drain_pause_seconds, return_when=asyncio.FIRST_COMPLETED)
+        turn_away(self._ports.http)
+        limit = time.monotonic() + self._settings.drain_seconds + END_SECONDS
+        await asyncio.wait(either, timeout=limit - time.monotonic(), return_when=asyncio.FIRST_COMPLETED)
         if hurried.done():
             self._signal(signal.SIGTERM)
-            await asyncio.wait([ended], timeout=max(0.0, started + limit - time.monotonic()))
+            await asyncio.wait([ended], timeout=max(0.0, limit - time.monotonic()))
         hurried.cancel()
         if not ended.done():
             log.error("workers do not end in time; killing them")

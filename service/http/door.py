@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from service.http.protocol import limited
+from service.sockets import turn_away
 
 if TYPE_CHECKING:
     import socket
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from service.access.tls import Tls
     from service.settings import Settings
 
-# After the last connection was taken, what its caller has sent already gets so long to arrive.
+# So long, connections that wait in the kernel are taken and what their callers have sent arrives.
 LINGER_SECONDS = 0.25
 
 
@@ -32,6 +33,7 @@ class HttpDoor:
     ) -> None:
         self.name = name
         self._bound = bound
+        self._shared = settings.workers > 1  # then the others still take connections, and the parent turns them away
         self._leaving = False
         self._server = _Server(
             uvicorn.Config(
@@ -60,6 +62,8 @@ class HttpDoor:
     def end(self) -> None:
         """Take no new connections; finish the calls in flight."""
         self._leaving = True
+        if not self._shared:
+            turn_away(self._bound)
         self._server.should_exit = True
 
     def abort(self) -> None:
@@ -100,12 +104,7 @@ class _Server(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Uvicorn would close a connection whose request is still on its way; wait for that first."""
-        await asyncio.sleep(0)  # connections that wait to be taken are taken now
-        for server in self.servers:
-            server.close()
-        for bound in sockets or ():
-            bound.close()
+        """Uvicorn would drop connections that nobody has taken yet or whose request is on its way; wait for them."""
         if not self.force_exit:
             await asyncio.sleep(LINGER_SECONDS)
         await super().shutdown(sockets)
