@@ -12,7 +12,7 @@ from models.deadline import Deadline
 from service.errors import ServiceError
 from service.gate import deadline_of, header_budgets
 from service.grpc.failures import code_of, status_of
-from service.http.arrival import Arrival, request_id
+from service.http.arrival import Arrival, arrive
 from service.request import Call
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class Opened:
 
     def request(self, number: int) -> Arrival:
         """The arrival, now, of one request among several in this call."""
-        return Arrival(f"{self.arrival.id}/{number}", time.monotonic(), principal=self.arrival.principal)
+        first = self.arrival
+        return Arrival(f"{first.id}/{number}", time.monotonic(), principal=first.principal, trace=first.trace)
 
     def visit(self, admission: Admission, size: int) -> AbstractContextManager[None]:
         """The time that one request of so many bytes is in the house; see `Admission.visit`."""
@@ -86,8 +87,9 @@ class Calls:
     ) -> Answer:
         """Answer one call; no exception but cancellation gets past it that the caller does not understand."""
         metadata = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
-        arrival = Arrival(request_id(metadata.get("x-request-id")), time.monotonic())
-        context.set_trailing_metadata((("x-request-id", arrival.id),))
+        arrival = arrive(metadata)
+        trace = (("x-trace-id", arrival.trace),) if arrival.trace else ()
+        context.set_trailing_metadata((("x-request-id", arrival.id), *trace))
         try:
             principal = self._gateway.access.authenticate(metadata, _certificate(context))
             arrival.principal = principal
@@ -119,6 +121,8 @@ class Calls:
             "ms": round(seconds * 1000.0, 3),
             **arrival.notes,
         }
+        if arrival.trace is not None:
+            fields["trace_id"] = arrival.trace
         if arrival.principal is not None:
             fields["tenant"] = tenant
             fields["credential"] = arrival.principal.credential

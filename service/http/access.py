@@ -10,11 +10,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 
 from service.errors import ServiceError
-from service.http.arrival import SCOPE_KEY, Arrival, request_id
+from service.http.arrival import SCOPE_KEY, arrive
 from service.http.problems import problem_response
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from service.http.arrival import Arrival
 
 log = logging.getLogger("tierwise.access")
 
@@ -41,8 +43,7 @@ class AccessLayer:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        arrival = Arrival(id=request_id(Headers(scope=scope).get("x-request-id")), started=time.monotonic())
-        scope[SCOPE_KEY] = arrival
+        arrival = scope[SCOPE_KEY] = arrive(Headers(scope=scope))
         status = 0
 
         async def answer(message: Message) -> None:
@@ -51,6 +52,8 @@ class AccessLayer:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = arrival.id
+                if arrival.trace:
+                    headers["x-trace-id"] = arrival.trace
                 if arrival.timings_ms:
                     headers["server-timing"] = ", ".join(f"{s};dur={ms}" for s, ms in arrival.timings_ms.items())
             await send(message)
@@ -82,6 +85,8 @@ class AccessLayer:
             "ms": round(seconds * 1000.0, 3),
             **arrival.notes,
         }
+        if arrival.trace is not None:
+            fields["trace_id"] = arrival.trace
         if arrival.principal is not None:
             fields["tenant"] = tenant
             fields["credential"] = arrival.principal.credential

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from models.engines.onward import HEADERS
+from service.access.trace import trace_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +31,7 @@ class Arrival:
         timings_ms: milliseconds by stage, filled as the request goes on.
         notes: what the request's log line says beyond the usual.
         principal: who sent it, once that is known.
+        trace: id of the trace that the caller says it belongs to.
     """
 
     id: str
@@ -34,6 +39,18 @@ class Arrival:
     timings_ms: dict[str, float] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     principal: Principal | None = None
+    trace: str | None = None
+
+
+def arrive(metadata: Mapping[str, str]) -> Arrival:
+    """A request that comes now; its name and its trace go along to engines elsewhere, for the task that serves it.
+
+    Args:
+        metadata: HTTP headers or gRPC metadata, names in lower case.
+    """
+    name, trace = request_id(metadata.get("x-request-id")), trace_of(metadata)
+    HEADERS.set({"x-request-id": name, **(trace.headers if trace else {})})
+    return Arrival(name, time.monotonic(), trace=trace.id if trace else None)
 
 
 def arrival_of(scope: Mapping[str, Any]) -> Arrival:

@@ -13,6 +13,7 @@ import httpx
 from models.canaries import canary_prompts
 from models.deadline import Deadline
 from models.engines.label_reads import scores_of
+from models.engines.onward import HEADERS
 from models.engines.port import EngineHealth, ItemStatus, Scores
 from models.engines.vllm_server.comparison import canary_differences, differences
 from models.engines.vllm_server.routing import RetryBudget, prefix_key, ranked, with_spill
@@ -57,6 +58,11 @@ class PoolOptions:
     connections: int = 256
 
 
+async def _hand_on(request: httpx.Request) -> None:
+    """Add the headers of the call that the request is for."""
+    request.headers.update(HEADERS.get())
+
+
 class VllmServerEngine:
     """One judge served by any number of vLLM servers."""
 
@@ -77,6 +83,7 @@ class VllmServerEngine:
             limits=httpx.Limits(
                 max_connections=self._options.connections, max_keepalive_connections=self._options.connections
             ),
+            event_hooks={"request": [_hand_on]},
             trust_env=False,  # servers are named one by one; a proxy of the environment is not meant
         )
         self._servers = {server.url: server for server in (Server(url, self._client) for url in urls)}

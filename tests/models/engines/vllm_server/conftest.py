@@ -41,11 +41,12 @@ def logprobs(prompt: Sequence[int]) -> list[float]:
 
 
 class Peer:
-    """One server. `mode` may change while it runs; `bodies` holds every completion request it read."""
+    """One server. `mode` may change while it runs; `bodies` and `headers` hold every completion request."""
 
     def __init__(self, tokenizer: FieldTokenizer, *, max_model_len: int = 512) -> None:
         self.mode = "good"
         self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
         self.answered = 0
         self.broken_off = 0
         self.model = "judge"
@@ -104,6 +105,7 @@ class Peer:
         body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
         if path == "/v1/completions":
             self.bodies.append(body)
+            self.headers.append(headers)
             if not await self._patience(reader):
                 return False
         status, content = self._reply(path, body)
