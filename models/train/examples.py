@@ -85,6 +85,13 @@ def rationale_of(query: Query, product: Product, judgement: Judgement, use: Cont
     return Rationale(judgement.category, judgement.attributes, use, f"wants {asked}, {joiner} {theirs}")
 
 
+def context_use(group: Group, product: int, cards: Sequence[Card]) -> ContextUse:
+    """What a good judge does with a group's card for one of its products."""
+    if group.card is None or not group.card_helps:
+        return ContextUse.IGNORE
+    return ContextUse.ADOPT if product in cards[group.card].products else ContextUse.PARTIAL
+
+
 class ExampleWriter:
     """Writes batches from groups; equal seeds give equal batches."""
 
@@ -120,7 +127,7 @@ class ExampleWriter:
                 judgement = group.judgements[i]
                 answer: tuple[int, ...] = ()
                 if rationales and judgement is not None and rng.random() < RATIONALE_SHARE:
-                    answer = self._answer(group, i, judgement, card)
+                    answer = self._answer(group, i, judgement)
                 learned.append(answer)
                 marks.append(len(suffix.ids))
                 suffixes.append(suffix.ids + answer[:-1])  # the last token is only a target
@@ -137,11 +144,9 @@ class ExampleWriter:
             text_ids=torch.tensor(ids, dtype=torch.int64),
         )
 
-    def _answer(self, group: Group, i: int, judgement: Judgement, card: Card | None) -> tuple[int, ...]:
+    def _answer(self, group: Group, i: int, judgement: Judgement) -> tuple[int, ...]:
         """Label, rationale, end token."""
-        use = ContextUse.IGNORE
-        if card is not None and group.card_helps:
-            use = ContextUse.ADOPT if group.items[i] in card.products else ContextUse.PARTIAL
+        use = context_use(group, group.items[i], self._cards)
         rationale = rationale_of(group.query, self._products[group.items[i]], judgement, use)
         markers = self._manifest.rationale
         text = self._tokenizer.literal(render(rationale, markers))[: markers.max_tokens - 1]

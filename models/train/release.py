@@ -15,25 +15,33 @@ from models.manifest import Canary, CanaryItem, file_hash, save_manifest
 from models.prompt import Item, PromptWriter
 from models.tiers import softmax
 from models.tokenizer import FieldTokenizer
-from models.train.examples import visible_item
+from models.train.examples import context_use, rationale_of, visible_item
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from models.catalogue import Product
+    from models.engines.port import Engine
     from models.manifest import Manifest
     from models.train.pairs import Card, Group
 
 HELD_OUT: Final = "held_out.jsonl"
 CANARIES_PER_TIER: Final = 2
 _CLEAR: Final = 0.6  # a canary's tier holds at least this probability, so that no beta in use and no rounding moves it
+# What a checkpoint may consist of beside its manifest; anything else in the folder is left out of it.
 _FILES: Final = (
     "config.json",
     "generation_config.json",
-    "model.safetensors",
+    "*.safetensors",
+    "*.safetensors.index.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
 )
 
 
@@ -49,6 +57,7 @@ def labelled_rows(
             if judgement is None:
                 continue
             item = visible_item(products[n], group.query, rng, bare=False)
+            use = context_use(group, n, cards)
             row = {
                 "query": group.query.text,
                 "kind": group.query.kind,
@@ -56,6 +65,9 @@ def labelled_rows(
                 "id": products[n].id,
                 **{name: item.field(name) for name in ("title", "brand", "category", "attributes", "description")},
                 "context": chunk,
+                "context_use": str(use) if chunk else "",
+                "verdicts": {"category": str(judgement.category), "attributes": dict(judgement.attributes)},
+                "reason": rationale_of(group.query, products[n], judgement, use).reason,
             }
             rows.append({name: value for name, value in row.items() if value})
     return rows
@@ -66,8 +78,17 @@ def write_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
+def checkpoint_files(folder: Path) -> dict[str, str]:
+    """Name -> sha256 of every file that belongs to a checkpoint."""
+    return {path.name: file_hash(path) for pattern in _FILES for path in sorted(folder.glob(pattern))}
+
+
 async def release(
-    folder: Path, manifest: Manifest, rows: Sequence[dict[str, Any]], training: dict[str, Any]
+    folder: Path,
+    manifest: Manifest,
+    rows: Sequence[dict[str, Any]],
+    training: dict[str, Any],
+    reference: Engine | None = None,
 ) -> Manifest:
     """Write `tierwise.json` beside trained weights, with canaries that the float32 engine answers clearly and right.
 
@@ -76,11 +97,12 @@ async def release(
         manifest: template, tiers and budgets; its files, canaries and training record are replaced.
         rows: labelled pairs to pick canaries from.
         training: where the weights come from, for the record.
+        reference: an engine of the folder's weights in float32, for architectures that the embedded engine does not
+            know; it is closed at the end.
     """
-    files = {name: file_hash(folder / name) for name in _FILES}
-    manifest = manifest.model_copy(update={"files": files, "training": training, "canaries": ()})
+    manifest = manifest.model_copy(update={"files": checkpoint_files(folder), "training": training, "canaries": ()})
     save_manifest(manifest, folder)
-    engine = OnnxEngine.load(folder, manifest, precision="float32")
+    engine = reference or OnnxEngine.load(folder, manifest, precision="float32")
     try:
         await engine.warm_up()
         writer = PromptWriter(manifest, FieldTokenizer(folder))
@@ -97,7 +119,7 @@ async def release(
 
 
 async def _clearest(
-    engine: OnnxEngine, writer: PromptWriter, rows: Sequence[dict[str, Any]], tier: int
+    engine: Engine, writer: PromptWriter, rows: Sequence[dict[str, Any]], tier: int
 ) -> list[dict[str, Any]]:
     """Rows whose tier the engine finds with certainty, surest first, one of each query."""
     sure: dict[str, tuple[float, dict[str, Any]]] = {}

@@ -1,0 +1,139 @@
+"""SFT learns, resumes to the same figures, and ends in a checkpoint that the service loads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from models.deadline import Deadline
+from models.engines.onnx import OnnxEngine
+from models.errors import TrainingError
+from models.manifest import load_manifest
+from models.train.data.schema import read_training_rows
+from models.train.stages import run, sft
+from models.train.stages.base import open_base
+from models.train.stages.config import SftConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from models.engines.port import Scores
+    from models.manifest import Manifest
+
+
+def trained(config: SftConfig) -> tuple[Any, dict[str, Any]]:
+    base = open_base(config)
+    run.prepared(config, "sft")
+    trainer = sft.trainer(base, config)
+    run.train(trainer, config)
+    return base, run.finish(trainer, base, config, {"method": "sft"})
+
+
+def test_learns_and_serves(run_settings: Callable[..., dict[str, Any]]) -> None:
+    """The label is learned, the folder loads with every hash checked, and the engine gives transformers' scores."""
+    config = SftConfig(**run_settings(rows=64, epochs=6))
+    base, figures = trained(config)
+    assert figures["accuracy"] > 0.9
+    folder = config.output / run.CHECKPOINT
+    manifest = load_manifest(folder)
+    assert manifest.name == "judge"
+    assert manifest.training["method"] == "sft"
+    assert manifest.canaries
+    assert list((config.output / "tensorboard").glob("events*"))
+    row = read_training_rows(config.train, manifest.tiers)[0]
+    scores = asyncio.run(scored(folder, manifest, base.answers.prompt(row)))
+    assert scores.logprobs[0].argmax() == base.answers.tier(row)
+
+
+async def scored(folder: Path, manifest: Manifest, prompt: list[int]) -> Scores:
+    engine = OnnxEngine.load(folder, manifest, precision="float32")
+    try:
+        return await engine.score([], [prompt], Deadline.never())
+    finally:
+        await engine.close()
+
+
+def test_carrier_stays(run_settings: Callable[..., dict[str, Any]], tiny: Path) -> None:
+    """The layer that adds nothing still adds nothing, and the other one has moved."""
+    config = SftConfig(**run_settings(max_steps=2))
+    trained(config)
+    before, after = load_file(tiny / "model.safetensors"), load_file(config.output / "checkpoint" / "model.safetensors")
+    moved = {n.split(".")[3] for n in after if "layers" in n and not torch.equal(after[n], before[n].bfloat16())}
+    assert moved == {"1"}
+
+
+def test_resumes_to_the_same_weights(run_settings: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """A run stopped after its second step and started again ends where an unbroken run ends."""
+    whole = SftConfig(**run_settings(max_steps=4))
+    trained(whole)
+
+    class Stop(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_training_stop = state.global_step == 3
+
+    broken = whole.model_copy(update={"output": tmp_path / "broken"})
+    trainer = sft.trainer(open_base(broken), broken)
+    run.prepared(broken, "sft")
+    trainer.add_callback(Stop())
+    run.train(trainer, broken)
+    _, figures = trained(broken)
+    a, b = (load_file(c.output / "checkpoint" / "model.safetensors") for c in (whole, broken))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert figures["loss"] == json.loads((whole.output / run.REPORT).read_text())["figures"]["loss"]
+
+
+def test_other_settings_do_not_resume(run_settings: Callable[..., dict[str, Any]]) -> None:
+    """A folder that holds a run with another seed is refused by the setting's name."""
+    config = SftConfig(**run_settings())
+    run.prepared(config, "sft")
+    with pytest.raises(TrainingError, match="another seed"):
+        run.prepared(config.model_copy(update={"seed": 9}), "sft")
+
+
+def test_stops_at_nan(run_settings: Callable[..., dict[str, Any]]) -> None:
+    """A loss that is no number stops the run by name of the step and the setting to lower, and saves nothing."""
+    config = SftConfig(**run_settings(max_steps=4))
+    base = open_base(config)
+    with torch.no_grad():
+        base.model.model.decoder.embed_positions.weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"at step 1: lower learning_rate"):
+        run.train(sft.trainer(base, config), config)
+    assert not list((config.output / run.STATE).glob("checkpoint-*"))
+
+
+def test_out_of_memory(run_settings: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Running out of memory names the settings that would help."""
+    config = SftConfig(**run_settings(max_steps=1))
+    trainer = sft.trainer(open_base(config), config)
+    monkeypatch.setattr(trainer, "compute_loss", lambda *_, **__: torch.empty(1 << 60))
+    with pytest.raises(TrainingError, match="batch_size 8: halve it"):
+        run.train(trainer, config)
+
+
+def test_dry_run(run_settings: Callable[..., dict[str, Any]]) -> None:
+    """A dry run tells steps, time and memory, and leaves no state."""
+    config = SftConfig(**run_settings(epochs=5))
+    estimate = run.dry_run(sft.trainer(open_base(config), config))
+    assert estimate.steps == 20
+    assert estimate.hours == pytest.approx(estimate.step_s * 20 / 3600, abs=1e-3)
+    assert estimate.memory_gb > 0
+    assert 0 < estimate.trained < estimate.parameters
+    assert not list(config.output.glob("state/checkpoint-*"))
+
+
+# PEFT asks transformers by a name that transformers is giving up.
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
+def test_lora(run_settings: Callable[..., dict[str, Any]]) -> None:
+    """Adapters are merged: the checkpoint has the base's weights by name, and loads."""
+    config = SftConfig(**run_settings(max_steps=2, lora={"rank": 2, "targets": ["q_proj", "v_proj"]}))
+    trained(config)
+    assert load_manifest(config.output / run.CHECKPOINT).files
+    names = load_file(config.output / "checkpoint" / "model.safetensors")
+    assert not any("lora" in name or "base_layer" in name for name in names)
