@@ -67,3 +67,20 @@ async def test_an_untested_judge_does_not_answer(checkpoint: Path) -> None:
         response = await client.post("/v1/score", json={"query": "a", "items": [{"id": "a", "title": "a"}]})
     assert (response.status_code, response.json()["code"]) == (503, "not-ready")
     assert "starting" in response.json()["detail"]
+
+
+async def test_an_engine_that_begins_to_answer_wrongly_scores_no_more(open_door: OpenDoor) -> None:
+    """From the wrong canary on no call is scored, known answers included, and the probe says why."""
+    body = {"query": "abcd", "items": [{"id": "a", "title": "abcd"}]}
+    async with open_door() as door:
+        assert (await door.post("/v1/score", body)).status_code == 200
+        canaries = door.gateway.pipeline.judge.manifest.canaries
+        object.__setattr__(canaries[0], "tier", "2-Mismatch")
+        await door.gateway.health.probe()
+        response = await door.post("/v1/score", body)
+        assert (response.status_code, response.json()["code"]) == (503, "not-ready")
+        assert "expected 2-Mismatch" in (await door.client.get("/readyz")).text
+        object.__setattr__(canaries[0], "tier", "4-Excellent")
+        for _ in range(2):
+            await door.gateway.health.probe()
+        assert (await door.post("/v1/score", body)).status_code == 200
