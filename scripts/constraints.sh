@@ -20,7 +20,7 @@ write() { # write FILE uv's arguments...
 
 echo 'torch==2.13.0' >"$work/torch" # what vLLM is built against
 write constraints.txt --universal --constraints "$work/torch" \
-    --extra dev --extra train --extra parquet --extra otel --extra sentence-transformers --extra faiss-gpu
+    --extra dev --extra train --extra parquet --extra otel --extra sentence-transformers --extra bench --extra faiss-gpu
 write requirements/gpu-constraints.txt --python-platform x86_64-manylinux_2_28 --extra vllm
 export UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}"
 [ -n "$UV_FIND_LINKS" ] || export UV_TORCH_BACKEND=cpu
