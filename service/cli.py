@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("service.commands.demo:demo", "Serve a real catalogue and show scored queries."),
     "serve": ("service.commands.serve:app", "Serve a checkpoint over HTTP."),
+    "top": ("service.commands.top:top", "Watch a running service in the terminal."),
     "score": ("service.commands.score:score", "Score a file of query-item pairs offline."),
     "index": ("service.commands.index:app", "Build and check knowledge snapshots."),
     "knowledge": ("service.commands.knowledge:app", "Derive knowledge from a catalogue."),

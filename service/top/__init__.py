@@ -1,0 +1,1 @@
+"""A live view of one service in a terminal, from its metrics."""
