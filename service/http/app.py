@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from service.errors import ServiceError
-from service.http import native, rerank, status
+from service.http import docs, native, rerank, status
 from service.http.access import AccessLayer
 from service.http.guard import OPEN_PATHS, Guard
 from service.http.problems import PROBLEM_SCHEMA, on_http_exception, on_service_error
@@ -29,6 +29,9 @@ def create_app(gateway: Gateway) -> FastAPI:
         version=version("tierwise"),
         description=DESCRIPTION,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        routes=docs.routes(),
         exception_handlers={ServiceError: on_service_error, HTTPException: on_http_exception},
     )
     app.state.gateway = gateway

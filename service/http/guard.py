@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 
 from service.access.principal import Scope
 from service.errors import ServiceError
+from service.http import docs
 from service.http.arrival import arrival_of
 from service.http.problems import answer_error
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 CERTIFICATE_KEY = "tierwise.certificate"  # in an ASGI scope: names in the client's verified certificate
 
 # Probes must work without a secret; the rest tells how to call and nothing about what is served.
-OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/openapi.json", "/docs", "/docs.js", "/docs.css"})
+OPEN_PATHS: Final = docs.PATHS | {"/livez", "/readyz", "/openapi.json"}
 SCOPES: Final = {"/v1/explain": Scope.EXPLAIN}  # every other path: score
 
 
