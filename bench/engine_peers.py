@@ -18,7 +18,6 @@ import os
 import socket
 import sys
 import tempfile
-import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,9 +30,10 @@ from models.manifest import load_manifest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.engine_requests import Peer, Request, run
+from bench.engine_turns import reply_channel, serve
 
 if TYPE_CHECKING:
+    from bench.engine_requests import Peer, Request
     from models.engines.port import Engine
 
 warnings.simplefilter("ignore")  # the peers' own deprecations
@@ -114,12 +114,12 @@ class Offline:
 
 
 class Http:
-    """vLLM's own server; `ours` asks it through the pool engine, else through /generative_scoring."""
+    """vLLM's own server, asked through its route for this job, /generative_scoring."""
 
-    def __init__(self, checkpoint: Path, labels: list[int], dtype: str, *, compiled: bool, ours: bool) -> None:
+    def __init__(self, checkpoint: Path, labels: list[int], dtype: str, *, compiled: bool) -> None:
         self._checkpoint, self._labels, self._dtype = checkpoint, labels, dtype
-        self._compiled, self._ours = compiled, ours
-        self._pool: OurEngine | None = None
+        self._compiled = compiled
+        self.url = ""
 
     async def start(self) -> None:
         """`vllm serve`, then a warm connection."""
@@ -132,23 +132,17 @@ class Http:
         command += ["--dtype", self._dtype, "--block-size", str(BLOCK), "--kv-cache-memory-bytes", str(CACHE_BYTES)]
         command += ["--generation-config", "vllm", "--scheduling-policy", "priority", "--disable-uvicorn-access-log"]
         command += [] if self._compiled else ["--enforce-eager"]
-        self._process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
-        self._url = f"http://127.0.0.1:{port}"
+        self._process = await asyncio.create_subprocess_exec(*command)
+        self.url = f"http://127.0.0.1:{port}"
         self._client = httpx.AsyncClient(timeout=120)
         while True:
             try:
-                if (await self._client.get(f"{self._url}/health")).is_success:
+                if (await self._client.get(f"{self.url}/health")).is_success:
                     break
             except httpx.TransportError:
                 if self._process.returncode is not None:
                     raise
-                await asyncio.sleep(0.5)
-        if self._ours:
-            from models.engines.vllm_server import VllmServerEngine
-
-            manifest = load_manifest(self._checkpoint)
-            self._pool = OurEngine(lambda: VllmServerEngine([self._url], manifest, folder=self._checkpoint))
-            await self._pool.start()
+            await asyncio.sleep(0.5)
 
     async def warm_prefix(self, request: Request, salt: str) -> None:
         """One short other item after the same prefix."""
@@ -156,21 +150,17 @@ class Http:
 
     async def score(self, request: Request, salt: str) -> np.ndarray:
         """All items in one call. The route returns the first label's probability alone."""
-        if self._pool is not None:
-            return await self._pool.score(request, salt)
         found = await self._post(request.prefix, list(request.suffixes), salt)
         return np.array([[item["score"]] for item in found["data"]])
 
     async def _post(self, query: tuple[int, ...], items: list[tuple[int, ...]], salt: str) -> Any:
         body = {"model": "judge", "query": query, "items": items, "label_token_ids": self._labels, "cache_salt": salt}
-        response = await self._client.post(f"{self._url}/generative_scoring", json=body)
+        response = await self._client.post(f"{self.url}/generative_scoring", json=body)
         response.raise_for_status()
         return response.json()
 
     async def stop(self) -> None:
         """End the server."""
-        if self._pool is not None:
-            await self._pool.stop()
         await self._client.aclose()
         self._process.terminate()
         await self._process.wait()
@@ -268,48 +258,51 @@ def _softmax(values: np.ndarray) -> np.ndarray:
     return result
 
 
-def make(name: str, checkpoint: Path, dtype: str, *, compiled: bool) -> Peer:
+def make(name: str, checkpoint: Path, dtype: str, *, compiled: bool, url: str) -> Peer:
     """A peer by its name."""
     manifest = load_manifest(checkpoint)
     labels = list(manifest.label_token_ids)
+    made: Peer
     match name:
         case "onnx-int8" | "onnx-float32":
             from models.engines.onnx import OnnxEngine
 
             precision: Literal["int8", "float32"] = "int8" if name == "onnx-int8" else "float32"
-            return OurEngine(lambda: OnnxEngine.load(checkpoint, manifest, precision=precision))
+            made = OurEngine(lambda: OnnxEngine.load(checkpoint, manifest, precision=precision))
         case "vllm":
             from models.engines.vllm import VllmEngine
             from models.engines.vllm.arguments import Options
 
             options = Options(dtype=dtype, compiled=compiled, cache_bytes=CACHE_BYTES)
-            return OurEngine(lambda: VllmEngine.load(checkpoint, manifest, options))
+            made = OurEngine(lambda: VllmEngine.load(checkpoint, manifest, options))
         case "vllm-offline":
-            return Offline(checkpoint, labels, dtype, compiled=compiled)
-        case "vllm-http" | "vllm-server":
-            return Http(checkpoint, labels, dtype, compiled=compiled, ours=name == "vllm-server")
+            made = Offline(checkpoint, labels, dtype, compiled=compiled)
+        case "vllm-http":
+            made = Http(checkpoint, labels, dtype, compiled=compiled)
+        case "vllm-server":
+            from models.engines.vllm_server import VllmServerEngine
+
+            made = OurEngine(lambda: VllmServerEngine([url], manifest, folder=checkpoint))
         case "transformers":
-            return Transformers(checkpoint, labels, dtype)
+            made = Transformers(checkpoint, labels, dtype)
         case "cross-encoder":
-            return CrossEncoder(checkpoint, dtype)
-    raise SystemExit(f"no peer {name}")
+            made = CrossEncoder(checkpoint, dtype)
+        case _:
+            raise SystemExit(f"no peer {name}")
+    return made
 
 
 def main() -> None:
-    """Measure one peer and write what it did."""
+    """Start one peer and measure what the parent asks for: bench/engine_turns.py."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("peer")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--eager", action="store_true")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 8, 32, 100])
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--url", default="", help="of the server that vllm-server asks")
     chosen = parser.parse_args()
-    peer = make(chosen.peer, chosen.checkpoint, chosen.dtype, compiled=not chosen.eager)
-    began = time.perf_counter()
-    result = asyncio.run(run(peer, chosen.checkpoint, chosen.sizes, chosen.seconds))
-    chosen.out.write_text(json.dumps(result | {"took_s": time.perf_counter() - began}))
+    peer = make(chosen.peer, chosen.checkpoint, chosen.dtype, compiled=not chosen.eager, url=chosen.url)
+    asyncio.run(serve(peer, chosen.checkpoint, reply_channel()))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import psutil
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PAIRS = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "pairs.jsonl"
-WARM_UP = 2
-MOST_REQUESTS = 300  # per cell; more says nothing new
-FEWEST_REQUESTS = 5
+FEWEST_REQUESTS = 2
 RESAMPLES = 500
 
 
@@ -43,7 +42,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Cell:
-    """What one peer did at one size. Times in milliseconds per request; `low` and `high` bound items/s at 95 %."""
+    """What one peer did at one size. Medians; `low` and `high` bound items/s at 95 %; ms are per request."""
 
     items: int
     prefix: str
@@ -53,6 +52,24 @@ class Cell:
     high: float
     p50_ms: float
     p99_ms: float
+
+    @classmethod
+    def of(cls, items: int, prefix: str, seconds: Sequence[float]) -> Self:
+        """From the time that each request took."""
+        times = np.array(seconds)
+        resampled = np.median(np.random.default_rng(0).choice(times, (RESAMPLES, len(times))), axis=1)
+        low, high = np.quantile(items / resampled, [0.025, 0.975])
+        p50, p99 = np.quantile(times * 1000, [0.5, 0.99])
+        return cls(
+            items=items,
+            prefix=prefix,
+            requests=len(times),
+            items_per_s=float(items / np.median(times)),
+            low=float(low),
+            high=float(high),
+            p50_ms=float(p50),
+            p99_ms=float(p99),
+        )
 
 
 class Peer(Protocol):
@@ -106,36 +123,29 @@ def _item(row: dict[str, Any]) -> Item:
     )
 
 
-async def measure(peer: Peer, requests: Sequence[Request], *, warm: bool, seconds: float) -> Cell:
-    """One request after the other for about that long, after two that do not count."""
-    items = len(requests[0].suffixes)
+async def times(peer: Peer, requests: Sequence[Request], *, first: int, warm: bool, seconds: float) -> list[float]:
+    """Seconds that each request took, one after the other for about that long; one more before that does not count.
+
+    Args:
+        peer: started.
+        requests: taken from `first` on, in a circle.
+        first: also names the caches, so that no request finds another's.
+        warm: have the prefix computed before.
+        seconds: for all of them.
+    """
     taken: list[float] = []
     began = time.perf_counter()
-    for n in range(MOST_REQUESTS + WARM_UP):
-        if len(taken) >= FEWEST_REQUESTS and time.perf_counter() - began > seconds:
+    for n in itertools.count(first):
+        if len(taken) > FEWEST_REQUESTS and time.perf_counter() - began > seconds:
             break
         request = requests[n % len(requests)]
-        salt = f"{items}-{warm}-{n}"
+        salt = f"{len(request.suffixes)}-{warm}-{n}"
         if warm:
             await peer.warm_prefix(request, salt)
         started = time.perf_counter()
         await peer.score(request, salt)
-        if n >= WARM_UP:
-            taken.append(time.perf_counter() - started)
-    times = np.array(taken)
-    resampled = np.random.default_rng(0).choice(times, (RESAMPLES, len(times))).mean(axis=1)
-    low, high = np.quantile(items / resampled, [0.025, 0.975])
-    p50, p99 = np.quantile(times * 1000, [0.5, 0.99])
-    return Cell(
-        items=items,
-        prefix="warm" if warm else "cold",
-        requests=len(times),
-        items_per_s=float(items / times.mean()),
-        low=float(low),
-        high=float(high),
-        p50_ms=float(p50),
-        p99_ms=float(p99),
-    )
+        taken.append(time.perf_counter() - started)
+    return taken[1:]
 
 
 def memory_mb() -> float:
@@ -148,20 +158,3 @@ def memory_mb() -> float:
         except psutil.Error:
             continue
     return total / 2**20
-
-
-async def run(peer: Peer, checkpoint: Path, sizes: Sequence[int], seconds: float) -> dict[str, Any]:
-    """Start a peer, measure every size cold and warm, check that it computes the same thing, stop it."""
-    started = time.perf_counter()
-    await peer.start()
-    ready = time.perf_counter() - started
-    sample = load_requests(checkpoint, 8)[0]
-    answer = await peer.score(sample, "sample")
-    cells = [
-        asdict(await measure(peer, load_requests(checkpoint, items), warm=warm, seconds=seconds))
-        for items in sizes
-        for warm in (False, True)
-    ]
-    memory = memory_mb()
-    await peer.stop()
-    return {"ready_s": ready, "memory_mb": memory, "cells": cells, "sample": np.asarray(answer).tolist()}
