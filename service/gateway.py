@@ -112,7 +112,7 @@ def assemble(
             engine_grace_ms=settings.engine_grace_ms,
             observers=[metrics],
         ),
-        health=Health(judge, settings.health, embedded=embedded),
+        health=Health(judge, settings.health, embedded=embedded, trust=cache.trust if cache else None),
         access=access or open_access(settings),
         tls=tls or open_tls(settings.tls),
         admission=admission,

@@ -20,7 +20,7 @@ from service.canary import Probe, probe
 from service.errors import NotReadyError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from service.pipeline import Judge
     from service.settings import HealthSettings
@@ -54,12 +54,23 @@ class HealthReport:
 
 
 class Health:
-    """Watches the event loop, the engine's heartbeat and the canaries. `watch` runs as long as the process."""
+    """Watches the event loop, the engine's heartbeat and the canaries. `watch` runs as long as the process.
 
-    def __init__(self, judge: Judge, settings: HealthSettings, *, embedded: bool) -> None:
+    `trust` is told after each probe that was answered whether it was answered rightly.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        settings: HealthSettings,
+        *,
+        embedded: bool,
+        trust: Callable[[bool], None] | None = None,
+    ) -> None:
         self._judge = judge
         self._settings = settings
         self._embedded = embedded
+        self._trust = trust or (lambda _: None)
         self.tested = asyncio.Event()  # set once known pairs score right for the first time
         self.concluded = asyncio.Event()  # set once a probe was answered, rightly or wrongly
         self._untrusted = "the engine is starting"  # why its scores must not go out; empty when they may
@@ -172,11 +183,13 @@ class Health:
             self.concluded.set()
             self._hits = self._misses = 0
             self._untrusted = "; ".join(found.wrong)
+            self._trust(False)
             log.error("not ready: %s", self._untrusted)
         elif found.right:
             self.concluded.set()
             self._hits, self._misses = self._hits + 1, 0
             self._proved = time.monotonic()
+            self._trust(True)
             self._recover()
         elif not self.tested.is_set():
             self._untrusted = found.silent

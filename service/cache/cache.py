@@ -7,6 +7,7 @@ import logging
 import math
 import random
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,6 +48,7 @@ JITTER: Final = 0.1  # a life ends up to this share early, so that what was stor
 # its end nears, on average this many times its own cost before it. The paper's 1 is for requests that wait.
 EAGERNESS: Final = 10.0
 REFRESHES: Final = 2  # at once
+UNPROVED: Final = 100_000  # keys remembered between two looks at the engine
 
 
 @dataclass(slots=True)
@@ -95,6 +97,19 @@ class ResultCache:
         self._tiers = len(manifest.tiers)
         self._ttl = settings.ttl_seconds
         self._refreshes: dict[bytes, asyncio.Task[None]] = {}
+        self._unproved: deque[tuple[bytes, bytes]] = deque(maxlen=UNPROVED)  # digest of the shared part, of the item
+        self._trusted = True
+
+    def trust(self, right: bool) -> None:  # noqa: FBT001 # what a probe of the engine found
+        """The engine answered known pairs rightly, or not: then nothing that it scored since it last did is kept."""
+        if not right:
+            log.error("cache: forgetting %d scores of an engine that answers wrongly", len(self._unproved))
+            for shared, key in self._unproved:
+                self.memory.drop(key)
+                if self.remote is not None:
+                    self.remote.write(shared, [(key, b"")], 0.0)  # no entry, and gone after a millisecond
+        self._unproved.clear()
+        self._trusted = right
 
     async def recall(self, tenant: str, basis: Basis, request: ScoreRequest, deadline: Deadline) -> Recalled:
         """Look a request's items up, in one round trip at most. Never raises but for cancellation."""
@@ -229,8 +244,9 @@ class ResultCache:
     def _keep(self, recalled: Recalled, fetched: Fetched, keys: Sequence[bytes], rows: Rows, cost: float) -> None:
         ok = rows["status"] == OK
         good = [key for key, fine in zip(keys, ok.tolist(), strict=True) if fine]
-        if not good:
+        if not (good and self._trusted):
             return
+        self._unproved.extend((recalled.keys.shared, key) for key in good)
         # One jitter for all of a request: its items should be missed together, not one by one.
         life = self._ttl * (1.0 - JITTER * random.random())
         expires = time.time() + life
