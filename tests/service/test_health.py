@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-QUICK: dict[str, Any] = {"probe_seconds": 0.02, "retry_seconds": 0.02, "probe_timeout_seconds": 0.05}
+QUICK: dict[str, Any] = {"probe_seconds": 0.02, "retry_seconds": 0.02, "probe_timeout_seconds": 0.3}
 
 
 class MoodyEngine(OverlapEngine):
@@ -50,9 +50,11 @@ class Watching:
         self._health = health
 
     async def __aenter__(self) -> None:
-        """Start, and let the first probe run."""
+        """Start, and let the first probe end."""
         self._task = asyncio.create_task(self._health.watch())
-        await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            while "starting" in self._health.readiness().failing:  # noqa: ASYNC110 # nothing announces it
+                await asyncio.sleep(0.005)
 
     async def __aexit__(self, *_: object) -> None:
         """Stop."""
@@ -76,7 +78,7 @@ async def test_not_ready_before_the_self_test_and_ready_after(checkpoint: Path) 
     with pytest.raises(NotReadyError, match="starting"):
         health.check_tested()
     async with Watching(health):
-        assert health.readiness().ok
+        await until(health, ready=True)
         health.check_tested()
 
 
@@ -233,6 +235,7 @@ async def test_an_engine_that_hung_and_goes_on_gets_readiness_back(checkpoint: P
     engine = OverlapEngine()
     health = health_on(checkpoint, engine, hang_seconds=0.6)
     async with Watching(health):
+        await until(health, ready=True)
         engine.hang, engine.queued_tokens = True, 7
         await until(health, ready=False)
         assert "7 tokens queued" in health.readiness().failing
