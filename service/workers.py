@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from service.access.authenticate import open_access
 from service.engines import EMBEDDED
 from service.health import Check, HealthReport
 from service.http.admin import create_overview
@@ -100,8 +101,9 @@ async def supervise(settings: Settings) -> None:
     """Run `settings.workers` workers until SIGTERM or SIGINT.
 
     Raises:
-        SettingsError: a port is taken, or the first worker cannot start.
+        SettingsError: a port is taken, the keys cannot be read, or the first worker cannot start.
     """
+    access = open_access(settings)
     stop = Stop()
     stop.on_signals(signal.SIGTERM, signal.SIGINT)
     with contextlib.ExitStack() as held:
@@ -109,7 +111,7 @@ async def supervise(settings: Settings) -> None:
         inner = [held.enter_context(listen_on("admin_port", "127.0.0.1", 0)) for _ in range(settings.workers)]
         async with httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as client:
             crew = Crew(settings, ports, inner, stop, client)
-            door = HttpDoor("admin", create_overview(crew), ports.admin, settings)
+            door = HttpDoor("admin", create_overview(crew, access), ports.admin, settings)
             serving = asyncio.create_task(door.serve(), name="admin")
             fields = {"http": address_of(ports.http), "admin": door.address, "workers": settings.workers}
             log.info("listening", extra={"fields": fields})

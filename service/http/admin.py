@@ -1,7 +1,14 @@
-"""The admin door, on its own port: metrics and health. Nothing here is for callers."""
+"""The admin door, on its own port: metrics, health, and which keys are in force. Nothing here is for callers.
+
+Metrics and health are for machines of the house and open to whoever reaches the port; what names tenants asks for a
+credential with the scope `admin`, unless there are no keys at all.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client.exposition import choose_encoder
@@ -11,11 +18,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from service.access.principal import Scope
+from service.errors import ServiceError
+from service.http.problems import problem_response
 from service.metrics.state import State
+from service.request import Priority
 
 if TYPE_CHECKING:
+    import datetime as dt
+
     from prometheus_client import CollectorRegistry
 
+    from service.access.authenticate import Access
+    from service.access.roster import CertificateRecord, KeyRecord
     from service.gateway import Gateway
     from service.health import HealthReport
 
@@ -36,6 +51,25 @@ class Overview(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One key or certificate in force, without its hash."""
+
+    credential: str
+    tenant: str
+    scopes: list[Scope]
+    priority: Priority
+    expires: dt.date | None
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who is known; null when everyone is. `refused` says why the newest file was not taken, if it was not."""
+
+    credentials: list[Credential] | None
+    refused: str | None
+
+
 class _OneProcess:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -50,11 +84,11 @@ class _OneProcess:
 def create_admin(gateway: Gateway) -> Starlette:
     """The app around a gateway; one for each."""
     gateway.metrics.registry.register(State(gateway))
-    return create_overview(_OneProcess(gateway))
+    return create_overview(_OneProcess(gateway), gateway.access)
 
 
-def create_overview(shown: Overview) -> Starlette:
-    """The app around anything that has health and metrics."""
+def create_overview(shown: Overview, access: Access) -> Starlette:
+    """The app around anything that has health and metrics, and the credentials that are in force beside it."""
 
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
@@ -66,7 +100,24 @@ def create_overview(shown: Overview) -> Starlette:
     async def readyz(_: Request) -> Response:
         return _report(shown.readiness())
 
-    return Starlette(routes=[Route("/metrics", metrics), Route("/livez", livez), Route("/readyz", readyz)])
+    async def keys(request: Request) -> Response:
+        try:
+            access.authenticate(request.headers).require(Scope.ADMIN)
+        except ServiceError as error:
+            return problem_response(error, uuid.uuid4().hex)
+        await asyncio.to_thread(access.refresh)
+        return Response(to_json(_credentials(access)), media_type="application/json")
+
+    endpoints = {"/metrics": metrics, "/livez": livez, "/readyz": readyz, "/keys": keys}
+    return Starlette(routes=[Route(path, endpoint) for path, endpoint in endpoints.items()])
+
+
+def _credentials(access: Access) -> Credentials:
+    if access.roster is None:
+        return Credentials(None, None)
+    records: list[KeyRecord | CertificateRecord] = [*access.roster.keys, *access.roster.certificates]
+    known = [Credential(r.credential, r.tenant, sorted(r.scopes), r.priority, r.expires) for r in records]
+    return Credentials(known, access.refused)
 
 
 def _report(report: HealthReport) -> Response:

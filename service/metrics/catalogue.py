@@ -175,10 +175,17 @@ INDEX_CHECKED: Final = Metric(
     "When a look last found that the newest snapshot is in force; old when it is refused or unreadable",
     ("knowledge",),
 )
+ACCESS_REFUSED: Final = Metric(
+    "tierwise_access_refused",
+    _GAUGE,
+    "1 while the newest keys or certificate were refused and older ones are in force",
+    ("files",),
+)
 STATE: Final = (
     BUILD, READY, LOOP_LAG, ENGINE_ALIVE, QUEUED_TOKENS, STEPS, BATCH, ADMITTED_REQUESTS, ADMITTED_TOKENS,
     ADMITTED_BYTES, RATE, ADMISSIONS, BROWN_OUT, CACHE_ITEMS, CACHE_EVENTS, CACHE_ENTRIES, CACHE_BYTES, REDIS_FAILURES,
     BREAKER_OPEN, BREAKER_OPENED, CHECKPOINT, CHECKPOINT_LOADED, INDEX, INDEX_BUILT, INDEX_CHECKED,
+    ACCESS_REFUSED,
 )  # fmt: skip
 
 ALL: Final = FED + STATE

@@ -38,6 +38,7 @@ class State(Collector):
         yield from _cache(self._gateway.pipeline.cache)
         yield from _judge(self._gateway)
         yield from _knowledge(self._gateway)
+        yield _access(self._gateway)
 
 
 def _engine(gateway: Gateway) -> Iterator[Family]:
@@ -119,6 +120,11 @@ def _knowledge(gateway: Gateway) -> Iterator[Family]:
     yield _family(c.INDEX, {(name, now.version): 1.0 for name, (_, now) in live.items() if now})
     yield _family(c.INDEX_BUILT, {(name,): now.built_at for name, (_, now) in live.items() if now})
     yield _family(c.INDEX_CHECKED, {(name,): one.checked_at for name, (one, _) in live.items()})
+
+
+def _access(gateway: Gateway) -> Family:
+    files = {"keys": gateway.access, "certificate": gateway.tls}
+    return _family(c.ACCESS_REFUSED, {(name,): one.refused is not None for name, one in files.items() if one})
 
 
 def _plain(metric: c.Metric, value: float) -> Family:
