@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,7 +22,7 @@ class AdmissionSettings(BaseModel):
         default=None, gt=0, description="quota of a tenant without one of its own, in tokens to compute; none if unset"
     )
     burst_seconds: float = Field(default=2.0, gt=0, description="an unused quota adds up for so long")
-    weights: dict[str, float] = Field(
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default={}, description="share of the queue by tenant, as a JSON object; 1 if not named"
     )
     brown_out: Literal["none", "retrieval", "cache", "items"] = Field(

@@ -42,6 +42,16 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_file(
         ("TIERWISE_LIMITS__ITMES", "5", "TIERWISE_LIMITS__ITMES"),
         ("TIERWISE_LIMITS", "{", "limits"),
         ("TIERWISE_CONFIG", "nowhere.yaml", "TIERWISE_CONFIG"),
+        ("TIERWISE_WORKERS", "0", "workers"),
+        ("TIERWISE_DRAIN_PAUSE_SECONDS", "-1", "drain_pause_seconds"),
+        ("TIERWISE_HEALTH__FAILURES", "0", r"health\.failures"),
+        ("TIERWISE_HEALTH__FALIURES", "5", "TIERWISE_HEALTH__FALIURES"),
+        ("TIERWISE_CACHE__REDIS_URL", "http://redis", r"cache\.redis_url"),
+        ("TIERWISE_CACHE__REDIS_CLUSTER", "true", "redis_url"),
+        ("TIERWISE_ADMISSION__WEIGHTS", '{"acme": -1}', r"admission\.weights"),
+        ("TIERWISE_ADMISSION__BROWN_OUT", "all", r"admission\.brown_out"),
+        ("TIERWISE_ACCESS__REFRESH_SECONDS", "0", r"access\.refresh_seconds"),
+        ("TIERWISE_TENANTS", '{"acme": {}}', r"tenants\.acme\.knowledge"),
     ],
 )
 def test_a_wrong_variable_is_refused_by_name(
