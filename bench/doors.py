@@ -1,10 +1,10 @@
 """What the HTTP door adds to the engine: the same requests over HTTP and straight into the engine, turn by turn.
 
-    .venv/bin/python bench/doors.py [--json FILE] [--items 4] [--requests 200] [--checkpoint FOLDER]
+    .venv/bin/python bench/doors.py [--json FILE] [--items 4] [--requests 200] [--quick] [--checkpoint FOLDER]
 
 Starts `tierwise serve` in a process of its own and the same engine in this one, and asks each in turn about the same
 query and products of the demo's sample, one request at a time. No two requests share a query, so no cache answers.
-Medians come with 95 % intervals from resampling requests.
+Medians come with 95 % intervals from resampling requests. Then cached requests a second: bench/door_load.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import http.client
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -56,7 +57,8 @@ def service(checkpoint: Path, threads: int | None) -> Iterator[tuple[str, int]]:
     """A ready service: host and port."""
     command = [sys.executable, "-m", "service", "serve", "--checkpoint", str(checkpoint), "--http-port", "0"]
     command += ["--admin-port", "0", *(["--threads", str(threads)] if threads else [])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 # our own command
+    environment = os.environ | {"TIERWISE_GRPC_PORT": "0"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603 # ours
         try:
             address = ""
             for line in process.stdout or ():
@@ -149,8 +151,14 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--quick", action="store_true", help="fewer requests, shorter load")
     args = parser.parse_args()
+    if args.quick:
+        args.requests = min(args.requests, 60)
     figures = asyncio.run(measure(args))
+    from bench import door_load  # it takes its requests from here
+
+    figures |= door_load.run(door_load.options().parse_args(["--quick"] if args.quick else []))
     for name, value in figures.items():
         print(f"{name:30} {value}")
     if args.json:

@@ -59,7 +59,7 @@ class Opened:
     def visit(self, admission: Admission, size: int) -> AbstractContextManager[None]:
         """The time that one request of so many bytes is in the house; see `Admission.visit`."""
         latest = min(self.deadline, deadline_of(time.monotonic(), [self.budget_ms]))
-        return admission.visit(self._caller, size, latest)
+        return admission.visit(self.caller, size, latest)
 
     def call(self, arrival: Arrival, message: pb.ScoreRequest | pb.ExplainRequest) -> Call:
         """What surrounds a request: its deadline is the earliest that anybody asks for."""
@@ -67,10 +67,11 @@ class Opened:
         if message.HasField("deadline_ms"):
             budgets.append(message.deadline_ms)
         deadline = min(self.deadline, deadline_of(arrival.started, budgets))
-        return Call(arrival.id, deadline, arrival.started, arrival.timings_ms, self._caller)
+        return Call(arrival.id, deadline, arrival.started, arrival.timings_ms, self.caller)
 
     @property
-    def _caller(self) -> Caller:
+    def caller(self) -> Caller:
+        """Who sent it."""
         principal = self.arrival.principal
         assert principal is not None  # noqa: S101 # a call is opened for a known caller
         return principal.caller

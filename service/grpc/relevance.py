@@ -54,7 +54,7 @@ class Relevance:
             arrival = opened.arrival
             with opened.visit(self._gateway.admission, len(raw)):
                 message = parse(pb.ScoreRequest, raw)
-                asked = score_request(message)
+                asked = score_request(message, opened.caller.tenant)
                 check_limits(asked, self._gateway.settings.limits)
                 arrival.timings_ms["parse"] = round((time.monotonic() - arrival.started) * 1000.0, 3)
                 reply = await self._gateway.pipeline.score(asked, opened.call(arrival, message))

@@ -1,11 +1,13 @@
 """Messages -> the one request type, by the rules of the HTTP door; and bodies -> messages, for the client. Pure.
 
 A message goes through few quick checks. When one of them doubts, the HTTP body's own model decides, so that both doors
-refuse the same requests in the same words, and a good request does not pay for that.
+refuse the same requests in the same words, and a good request does not pay for that. Items come again and again under
+different queries, so those of one tenant are remembered by their bytes: that takes a tenth of reading them.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -33,6 +35,10 @@ Kind = TypeVar("Kind", bound=Message)
 _CONTEXTS: Final = {pb.RETRIEVAL_AUTO: "auto", pb.RETRIEVAL_NONE: "none"}
 
 
+REMEMBERED: Final = 16_384  # items
+LONGEST_REMEMBERED: Final = 1_024  # bytes of one; with what is made of them about 3 KiB, so 48 MiB in all at most
+
+
 class _DoubtfulError(Exception):
     """A quick check does not know; never leaves this module."""
 
@@ -49,15 +55,15 @@ def parse(kind: type[Kind], raw: bytes) -> Kind:
         raise MalformedBodyError(f"this is no {kind.DESCRIPTOR.full_name} with texts in UTF-8") from error
 
 
-def score_request(message: pb.ScoreRequest) -> ScoreRequest:
-    """What a message asks for.
+def score_request(message: pb.ScoreRequest, tenant: str = "") -> ScoreRequest:
+    """What a message of a tenant asks for.
 
     Raises:
         InvalidRequestError: naming up to 20 wrong fields.
     """
     try:
         _check_deadline(message)
-        return ScoreRequest(_visible(message.query), _candidates(message), _context(message), _top_n(message))
+        return ScoreRequest(_visible(message.query), _candidates(message, tenant), _context(message), _top_n(message))
     except _DoubtfulError:
         body = _common(message)
         body["items"] = [_plain(item, f"#/items/{n}") for n, item in enumerate(message.items)]
@@ -151,10 +157,21 @@ def _visible(text: str) -> str:
     return text
 
 
-def _candidates(message: pb.ScoreRequest) -> tuple[Candidate, ...]:
+def _candidates(message: pb.ScoreRequest, tenant: str) -> tuple[Candidate, ...]:
     if not message.items:
         raise _DoubtfulError
-    return tuple([_candidate(item) for item in message.items])
+    return tuple(
+        [
+            _remembered(tenant, raw) if len(raw := item.SerializeToString()) <= LONGEST_REMEMBERED else _candidate(item)
+            for item in message.items
+        ]
+    )
+
+
+@lru_cache(REMEMBERED)
+def _remembered(tenant: str, raw: bytes) -> Candidate:
+    del tenant  # part of the key: no tenant can tell by the clock what another one sent
+    return _candidate(pb.Item.FromString(raw))
 
 
 def _candidate(item: pb.Item) -> Candidate:

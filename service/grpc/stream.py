@@ -120,7 +120,7 @@ class Stream:
 
     async def _score(self, message: pb.ScoreStreamRequest, arrival: Arrival) -> pb.ScoreStreamResponse:
         """Score one request and send its results; returns the last part of its answer."""
-        asked = score_request(message.request)
+        asked = score_request(message.request, self._opened.caller.tenant)
         if asked.top_n is not None:
             raise invalid("#/top_n", "leave it out on a stream: results come as they are done, not best first")
         check_limits(asked, self._gateway.settings.limits)
