@@ -69,7 +69,7 @@ def app_with(route_class: type[Any] | None, reply: ScoreReply) -> ASGIApp:
         return reply
 
     app.post("/v1/score")(score)
-    return AccessLayer(app, lambda *_: None)
+    return AccessLayer(app, lambda *_, **__: None)
 
 
 async def call(app: ASGIApp, raw: bytes) -> None:

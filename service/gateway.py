@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from service.health import Health
 from service.knowledge import open_knowledge, open_tenants
 from service.metrics import Metrics
 from service.pipeline import Judge, Pipeline
+from service.tracing import open_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from service.access.tls import Tls
     from service.knowledge import Live
     from service.settings import Settings
+    from service.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Gateway:
     admission: Admission
     knowledge: Mapping[str, Live] = field(default_factory=dict)  # by setting; each is followed
     metrics: Metrics = field(default_factory=Metrics)
+    tracing: Tracing | None = None
     started_at: int = field(default_factory=lambda: int(time.time()))
 
     async def close(self) -> None:
@@ -50,6 +54,8 @@ class Gateway:
         if self.pipeline.cache is not None:
             await self.pipeline.cache.close()
         await self.pipeline.judge.engine.close()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
 
 
 def open_judge(settings: Settings) -> Judge:
@@ -118,4 +124,5 @@ def assemble(
         admission=admission,
         knowledge=knowledge or {},
         metrics=metrics,
+        tracing=open_tracing(settings.tracing),
     )

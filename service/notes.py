@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 def note(notes: dict[str, Any], asked: ScoreRequest, reply: ScoreReply | ExplainReply) -> None:
     """Take note of what was asked and answered."""
+    notes["checkpoint"] = reply.versions.checkpoint
     notes["items"] = len(asked.candidates)
     notes["tokens"] = reply.usage.total_tokens
     notes["chunk"] = reply.context.chunk_id if reply.context else None

@@ -391,7 +391,7 @@ def _stage(call: Call, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        call.timings_ms[name] = round(call.timings_ms.get(name, 0.0) + _milliseconds(started), 3)
+        call.timings_ms.add(name, started)
 
 
 @contextmanager

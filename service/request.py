@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
@@ -82,6 +83,24 @@ class Caller:
     quotas: tuple[Quota, ...] = ()
 
 
+class Timings(dict[str, float]):
+    """Milliseconds by stage.
+
+    Attributes:
+        spans: stage, and monotonic seconds at which it began and ended, as often as it ran.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spans: list[tuple[str, float, float]] = []
+
+    def add(self, stage: str, began: float) -> None:
+        """A stage that began at these monotonic seconds ends now."""
+        ended = time.monotonic()
+        self[stage] = round(self.get(stage, 0.0) + (ended - began) * 1000.0, 3)
+        self.spans.append((stage, began, ended))
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """What surrounds a request: its name, its caller, its deadline and the stages that passed before the pipeline.
@@ -96,5 +115,5 @@ class Call:
     id: str
     deadline: Deadline
     started: float
-    timings_ms: dict[str, float] = field(default_factory=dict)
+    timings_ms: Timings = field(default_factory=Timings)
     caller: Caller = field(default_factory=Caller)

@@ -21,6 +21,7 @@ from models.manifest import SHIPPED
 from service.access.settings import AccessSettings, TlsSettings
 from service.admission.settings import AdmissionSettings
 from service.cache.settings import CacheSettings
+from service.tracing import TracingSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -145,6 +146,7 @@ class Settings(BaseSettings):
     vllm: VllmSettings = VllmSettings()
     cache: CacheSettings = CacheSettings()
     access: AccessSettings = AccessSettings()
+    tracing: TracingSettings = TracingSettings()
     tls: TlsSettings = TlsSettings()
     connections: ConnectionSettings = ConnectionSettings()
     admission: AdmissionSettings = AdmissionSettings()

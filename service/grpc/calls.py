@@ -88,7 +88,7 @@ class Calls:
     ) -> Answer:
         """Answer one call; no exception but cancellation gets past it that the caller does not understand."""
         metadata = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
-        arrival = arrive(metadata)
+        arrival = arrive(metadata, self._gateway.tracing)
         trace = (("x-trace-id", arrival.trace),) if arrival.trace else ()
         context.set_trailing_metadata((("x-request-id", arrival.id), *trace))
         try:
@@ -130,6 +130,9 @@ class Calls:
         if arrival.timings_ms:
             fields["timings_ms"] = arrival.timings_ms
         log.info("request", extra={"fields": fields})
+        if self._gateway.tracing is not None and arrival.span is not None:
+            facts = {"rpc.system": "grpc", "rpc.method": path.lstrip("/"), "rpc.response.status_code": code}
+            self._gateway.tracing.end(arrival.span, arrival, path, status, facts)
 
     def _deadline(self, arrival: Arrival, metadata: Mapping[str, str], context: Context) -> Deadline:
         budgets = header_budgets(metadata)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -56,7 +55,7 @@ class Relevance:
                 message = parse(pb.ScoreRequest, raw)
                 asked = score_request(message, opened.caller.tenant)
                 check_limits(asked, self._gateway.settings.limits)
-                arrival.timings_ms["parse"] = round((time.monotonic() - arrival.started) * 1000.0, 3)
+                arrival.timings_ms.add("parse", arrival.started)
                 reply = await self._gateway.pipeline.score(asked, opened.call(arrival, message))
                 note(arrival.notes, asked, reply)
                 return score_response(reply, self._tiers).SerializeToString()

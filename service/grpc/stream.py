@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -124,7 +123,7 @@ class Stream:
         if asked.top_n is not None:
             raise invalid("#/top_n", "leave it out on a stream: results come as they are done, not best first")
         check_limits(asked, self._gateway.settings.limits)
-        arrival.timings_ms["parse"] = round((time.monotonic() - arrival.started) * 1000.0, 3)
+        arrival.timings_ms.add("parse", arrival.started)
         call = self._opened.call(arrival, message.request)
         parts: asyncio.Queue[Sequence[ItemResult]] = asyncio.Queue()
         sent: set[int] = set()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from service.http.arrival import Arrival
+    from service.tracing import Tracing
 
 log = logging.getLogger("tierwise.access")
 
@@ -34,16 +35,17 @@ class Observe(Protocol):
 class AccessLayer:
     """Pure ASGI: wraps an app."""
 
-    def __init__(self, app: ASGIApp, observe: Observe) -> None:
+    def __init__(self, app: ASGIApp, observe: Observe, tracing: Tracing | None = None) -> None:
         self._app = app
         self._observe = observe
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        arrival = scope[SCOPE_KEY] = arrive(Headers(scope=scope))
+        arrival = scope[SCOPE_KEY] = arrive(Headers(scope=scope), self._tracing)
         status = 0
 
         async def answer(message: Message) -> None:
@@ -93,3 +95,6 @@ class AccessLayer:
         if arrival.timings_ms:
             fields["timings_ms"] = arrival.timings_ms
         log.info("request", extra={"fields": fields})
+        if self._tracing is not None and arrival.span is not None:
+            facts = {"http.request.method": scope["method"], "http.route": path, "http.response.status_code": status}
+            self._tracing.end(arrival.span, arrival, f"{scope['method']} {path}", status, facts)

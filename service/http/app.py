@@ -38,7 +38,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     for part in (native.router, native.plain, rerank.router, status.router):
         app.include_router(part)
     app.add_middleware(Guard, access=gateway.access)
-    app.add_middleware(AccessLayer, observe=gateway.metrics.answered)
+    app.add_middleware(AccessLayer, observe=gateway.metrics.answered, tracing=gateway.tracing)
     document: dict[str, Any] = {}
 
     def openapi() -> dict[str, Any]:

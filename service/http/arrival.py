@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from models.engines.onward import HEADERS
 from service.access.trace import trace_of
+from service.request import Timings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from opentelemetry.trace import Span
+
     from service.access.principal import Principal
+    from service.tracing import Tracing
 
 SCOPE_KEY = "tierwise.arrival"
 # What may come back in a header and in a log line as it stands.
@@ -31,26 +35,33 @@ class Arrival:
         timings_ms: milliseconds by stage, filled as the request goes on.
         notes: what the request's log line says beyond the usual.
         principal: who sent it, once that is known.
-        trace: id of the trace that the caller says it belongs to.
+        trace: id of the trace that it belongs to, by its caller's word or ours.
+        span: of the request, when it is traced.
     """
 
     id: str
     started: float
-    timings_ms: dict[str, float] = field(default_factory=dict)
+    timings_ms: Timings = field(default_factory=Timings)
     notes: dict[str, Any] = field(default_factory=dict)
     principal: Principal | None = None
     trace: str | None = None
+    span: Span | None = None
 
 
-def arrive(metadata: Mapping[str, str]) -> Arrival:
+def arrive(metadata: Mapping[str, str], tracing: Tracing | None = None) -> Arrival:
     """A request that comes now; its name and its trace go along to engines elsewhere, for the task that serves it.
 
     Args:
         metadata: HTTP headers or gRPC metadata, names in lower case.
+        tracing: makes the request a span of that trace, or of a new one.
     """
     name, trace = request_id(metadata.get("x-request-id")), trace_of(metadata)
-    HEADERS.set({"x-request-id": name, **(trace.headers if trace else {})})
-    return Arrival(name, time.monotonic(), trace=trace.id if trace else None)
+    headers = trace.headers if trace else {}
+    arrival = Arrival(name, time.monotonic(), trace=trace.id if trace else None)
+    if tracing is not None:
+        arrival.span, arrival.trace, headers = tracing.begin(headers)
+    HEADERS.set({"x-request-id": name, **headers})
+    return arrival
 
 
 def arrival_of(scope: Mapping[str, Any]) -> Arrival:

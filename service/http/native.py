@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -13,11 +13,9 @@ from service.http.arrival import arrival_of
 from service.http.problems import documented
 from service.http.route import JsonRoute, call_of, caller_of, gateway_of
 from service.limits import ONE_ITEM, check_limits
+from service.notes import note
 from service.reply import ExplainReply, ScoreReply, Versions
 from service.schemas import ExplainBody, ScoreBody
-
-if TYPE_CHECKING:
-    from service.request import ScoreRequest
 
 CREDENTIAL_ERRORS = (errors.UnauthenticatedError, errors.ForbiddenError, errors.InvalidRequestError)
 BODY_ERRORS = (
@@ -73,7 +71,7 @@ async def score(body: ScoreBody, request: Request) -> ScoreReply:
     asked = body.request()
     check_limits(asked, gateway_of(request).settings.limits)
     reply = await gateway_of(request).pipeline.score(asked, call)
-    note(request, asked, reply)
+    note(arrival_of(request.scope).notes, asked, reply)
     return reply
 
 
@@ -84,7 +82,7 @@ async def explain(body: ExplainBody, request: Request) -> ExplainReply:
     asked = body.request()
     check_limits(asked, gateway_of(request).settings.limits, ONE_ITEM)
     reply = await gateway_of(request).pipeline.explain(asked, call)
-    note(request, asked, reply)
+    note(arrival_of(request.scope).notes, asked, reply)
     return reply
 
 
@@ -105,13 +103,3 @@ async def models(request: Request) -> ModelList:
         field_budgets={str(name): budget for name, budget in manifest.prompt.budgets.items()},
     )
     return ModelList(data=[info])
-
-
-def note(request: Request, asked: ScoreRequest, reply: ScoreReply | ExplainReply) -> None:
-    """Add what was asked and answered to the request's log line; never its text."""
-    notes = arrival_of(request.scope).notes
-    notes["items"] = len(asked.candidates)
-    notes["tokens"] = reply.usage.total_tokens
-    notes["chunk"] = reply.context.chunk_id if reply.context else None
-    if reply.degraded:
-        notes["degraded"] = reply.degraded

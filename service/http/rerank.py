@@ -10,10 +10,12 @@ from pydantic import Field
 from starlette.requests import Request
 
 from service.errors import NotFoundError, invalid
-from service.http.native import BODY_ERRORS, note
+from service.http.arrival import arrival_of
+from service.http.native import BODY_ERRORS
 from service.http.problems import documented
 from service.http.route import JsonRoute, call_of, gateway_of
 from service.limits import DOCUMENTS, check_limits
+from service.notes import note
 from service.reply import Degraded
 from service.schemas import CohereRerankBody, JinaRerankBody
 
@@ -142,7 +144,7 @@ async def _rank(body: JinaRerankBody | CohereRerankBody, request: Request) -> Sc
     asked = body.request()
     check_limits(asked, gateway.settings.limits, DOCUMENTS)
     reply = await gateway.pipeline.score(asked, call)
-    note(request, asked, reply)
+    note(arrival_of(request.scope).notes, asked, reply)
     return reply
 
 

@@ -234,6 +234,7 @@ class FakeKnowledge:
     wait: Callable[[], object] | None = None
     version: str = "index-1"
     tau: float = 0.5
+    built_at: float = 0.0
 
     @property
     def current(self) -> FakeKnowledge:

@@ -27,6 +27,7 @@ class FakeLive:
     script: list[str]
     current: FakeKnowledge = field(default_factory=FakeKnowledge)
     refused: Refused | None = None
+    checked_at: float = 0.0
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     def refresh(self) -> bool:

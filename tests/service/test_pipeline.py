@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def pipeline_on(checkpoint: Path) -> Callable[..., Pipeline]:
     """Make a pipeline around a fake engine and fake knowledge."""
 
-    def make(engine: OverlapEngine | None = None, knowledge: FakeKnowledge | None = None, **options: float) -> Pipeline:
+    def make(engine: OverlapEngine | None = None, knowledge: FakeKnowledge | None = None, **options: Any) -> Pipeline:
         return Pipeline(judge_on(checkpoint, engine or OverlapEngine()), Fetcher(knowledge, 5_000.0), **options)
 
     return make

@@ -60,7 +60,8 @@ async def test_the_answer_has_the_documented_shape(open_door: OpenDoor) -> None:
         "truncated",
         "unrepresentable",
     }
-    assert list(reply["timings_ms"]) == ["parse", "recall", "fetch", "write", "score", "judge", "total"]
+    stages = ["parse", "recall", "fetch", "embed", "search", "write", "score", "judge", "total"]
+    assert list(reply["timings_ms"]) == stages
 
 
 async def test_an_idle_field_may_be_null(door: Door) -> None:
