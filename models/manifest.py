@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -154,14 +155,23 @@ class Manifest(_Frozen):
     @property
     def checkpoint_id(self) -> str:
         """`name@` and 12 hex digits over every file's hash: changes when any byte that can move a score does."""
-        digest = hashlib.sha256(json.dumps(sorted(self.files.items())).encode()).hexdigest()
-        return f"{self.name}@{digest[:12]}"
+        return f"{self.name}@{_files_digest(tuple(sorted(self.files.items())))}"
 
     @property
     def tiers_id(self) -> str:
         """Version of the tier set, beta and temperature."""
-        value = json.dumps([[t.model_dump() for t in self.tiers], self.beta, self.temperature])
-        return hashlib.sha256(value.encode()).hexdigest()[:12]
+        return _tiers_digest(self.tiers, self.beta, self.temperature)
+
+
+@lru_cache
+def _files_digest(files: tuple[tuple[str, str], ...]) -> str:
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]
+
+
+@lru_cache
+def _tiers_digest(tiers: tuple[Tier, ...], beta: float, temperature: float) -> str:
+    value = json.dumps([[t.model_dump() for t in tiers], beta, temperature])
+    return hashlib.sha256(value.encode()).hexdigest()[:12]
 
 
 def file_hash(path: Path) -> str:

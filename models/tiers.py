@@ -6,6 +6,7 @@ Columns are tiers, best first, everywhere in the project: column 0 is the best t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -56,32 +57,49 @@ def cumulative_tiers(probabilities: NDArray[np.float32], beta: float) -> NDArray
     Returns:
         int64 [N], column of the chosen tier.
     """
-    reached = np.cumsum(probabilities, axis=-1, dtype=np.float32) >= beta - TOLERANCE
-    reached[..., -1] = True  # C of the worst tier is 1 by definition, whatever rounding made of it
-    result: NDArray[np.int64] = reached.argmax(axis=-1)
-    return result
+    return _reached(_cumulative(probabilities), beta)
 
 
 def expected_score(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sum over tiers of (k-1) * p_k / (K-1): float32 [N] in [0, 1], 1 is best."""
-    weights = np.linspace(1.0, 0.0, probabilities.shape[-1], dtype=np.float32)
-    result: NDArray[np.float32] = np.clip(probabilities @ weights, 0.0, 1.0)
+    result: NDArray[np.float32] = (probabilities @ _weights(probabilities.shape[-1])).clip(0.0, 1.0)
     return result
 
 
 def margins(probabilities: NDArray[np.float32], beta: float) -> NDArray[np.float32]:
     """Min over k < K of |C_k - beta|: how far the nearest tier change is. C_K is always 1 and decides nothing."""
-    cumulative = np.cumsum(probabilities, axis=-1, dtype=np.float32)[..., :-1]
-    result: NDArray[np.float32] = np.abs(cumulative - np.float32(beta)).min(axis=-1)
-    return result
+    return _distance(_cumulative(probabilities), beta)
 
 
 def judge(logprobs: NDArray[np.float32], *, beta: float, temperature: float = 1.0) -> Verdicts:
     """Label log-probabilities [N, K], best tier first -> verdicts. All arithmetic is float32."""
     probabilities = softmax(logprobs, temperature)
+    cumulative = _cumulative(probabilities)
     return Verdicts(
         probabilities=probabilities,
-        tiers=cumulative_tiers(probabilities, beta),
+        tiers=_reached(cumulative, beta),
         scores=expected_score(probabilities),
-        margins=margins(probabilities, beta),
+        margins=_distance(cumulative, beta),
     )
+
+
+def _cumulative(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    result: NDArray[np.float32] = probabilities.cumsum(axis=-1, dtype=np.float32)
+    return result
+
+
+def _reached(cumulative: NDArray[np.float32], beta: float) -> NDArray[np.int64]:
+    reached = cumulative >= beta - TOLERANCE
+    reached[..., -1] = True  # C of the worst tier is 1 by definition, whatever rounding made of it
+    result: NDArray[np.int64] = reached.argmax(axis=-1)
+    return result
+
+
+def _distance(cumulative: NDArray[np.float32], beta: float) -> NDArray[np.float32]:
+    result: NDArray[np.float32] = np.abs(cumulative[..., :-1] - np.float32(beta)).min(axis=-1)
+    return result
+
+
+@lru_cache
+def _weights(tiers: int) -> NDArray[np.float32]:
+    return np.linspace(1.0, 0.0, tiers, dtype=np.float32)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models import tiers
+from models.engines.port import ItemStatus
 from service.reply import ItemResult
 from service.rows import OK, STATUSES, fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from models.manifest import Manifest
     from service.request import Candidate
@@ -24,8 +28,9 @@ def verdicts(manifest: Manifest, candidates: Sequence[Candidate], rows: Rows) ->
     """Results of N items in the order of the request, from their N records."""
     ok = rows["status"] == OK
     # Rows without a verdict are judged as if uniform and never shown: no NaN travels through the arithmetic.
-    logprobs = np.where(ok[:, None], rows["logprobs"], np.float32(0.0))
+    logprobs = rows["logprobs"] if ok.all() else np.where(ok[:, None], rows["logprobs"], np.float32(0.0))
     judged = tiers.judge(logprobs, beta=manifest.beta, temperature=manifest.temperature)
+    shown = [(tier.name, tier.label, tier.band) for tier in manifest.tiers]
     names = [tier.name for tier in manifest.tiers]
     columns = zip(
         candidates,
@@ -40,25 +45,33 @@ def verdicts(manifest: Manifest, candidates: Sequence[Candidate], rows: Rows) ->
         strict=True,
     )
     results = []
-    for index, (candidate, status, chosen, score, margin, probabilities, mass, cut, unknown) in enumerate(columns):
-        good = status == OK
-        tier = manifest.tiers[chosen] if good else None
-        results.append(
-            ItemResult(
-                id=candidate.id,
-                index=index,
-                status=STATUSES[status],
-                tier=tier.name if tier else None,
-                label=tier.label if tier else None,
-                band=tier.band if tier else None,
-                score=score if good else None,
-                margin=margin if good else None,
-                probabilities=dict(zip(names, probabilities, strict=True)) if good else None,
-                label_mass=mass if good and mass == mass else None,  # noqa: PLR0124 # NaN: the engine gave none
-                truncated=fields_of(cut, manifest.prompt),
-                unrepresentable=fields_of(unknown, manifest.prompt),
+    for index, (candidate, status, tier, score, margin, shares, mass, cut, unknown) in enumerate(columns):
+        truncated = fields_of(cut, manifest.prompt) if cut else ()
+        unrepresentable = fields_of(unknown, manifest.prompt) if unknown else ()
+        if status != OK:
+            result = ItemResult(
+                candidate.id,
+                index,
+                STATUSES[status],
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+                truncated,
+                unrepresentable,
             )
-        )
+        else:
+            name, label, band = shown[tier]
+            label_mass = None if isnan(mass) else mass
+            probabilities = dict(zip(names, shares, strict=True))
+            result = ItemResult(
+                candidate.id, index, ItemStatus.OK, name, label, band, score, margin, probabilities, label_mass,
+                truncated, unrepresentable,
+            )  # fmt: skip
+        results.append(result)
     return tuple(results)
 
 
@@ -68,6 +81,6 @@ def best_first(results: tuple[ItemResult, ...], top_n: int | None) -> tuple[Item
     return tuple(ranked[:top_n])
 
 
-def _rounded(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> list[Any]:
-    rounded: list[Any] = np.round(values.astype(np.float64), DIGITS).tolist()
+def _rounded(values: NDArray[np.float32]) -> list[Any]:
+    rounded: list[Any] = values.astype(np.float64).round(DIGITS).tolist()
     return rounded

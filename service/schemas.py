@@ -192,7 +192,9 @@ class CohereRerankBody(_RerankBody):
 
 def render_attributes(attributes: Mapping[str, AttributeValue]) -> str:
     """Attributes as the model reads them: `name value, name value`."""
-    return ", ".join(f"{name} {_value(value)}" for name, value in attributes.items())
+    return ", ".join(
+        [f"{name} {value if isinstance(value, str) else _value(value)}" for name, value in attributes.items()]
+    )
 
 
 def _value(value: AttributeValue) -> str:

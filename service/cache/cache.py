@@ -71,7 +71,7 @@ class Recalled:
     Attributes:
         keys: of the request, under `basis`.
         basis: what the choice of the chunk depended on at that time.
-        rows: N records, EXPIRED where missing.
+        rows: N records, EXPIRED where missing; not to be written to.
         missing: positions of items that have to be computed.
         fetched: the chunk decision of the hits; None when it is not known, and then every item is missing.
         due: whether hits should be computed again soon.
@@ -226,20 +226,23 @@ class ResultCache:
 
     def _read(self, keys: Keys, basis: Basis, known: list[bytes | None], fetched: Fetched | None) -> Recalled:
         """Take apart the values that are of use under the request's chunk decision."""
-        rows = unscored(len(known), self._tiers, ItemStatus.EXPIRED)
         values = [value for value in known if value is not None]
         if fetched is None or not values:
+            rows = unscored(len(known), self._tiers, ItemStatus.EXPIRED)
             return Recalled(keys, basis, rows, list(range(len(known))), fetched)
-        places = np.array([n for n, value in enumerate(known) if value is not None])
         entries = read_entries(values, self._tiers)
         now = time.time()
-        usable = (entries["decision"] == decision_of(fetched.reference)) & (entries["expires"] > now)
-        usable &= (entries["row"]["status"] == OK) & np.isfinite(entries["row"]["logprobs"]).all(axis=1)
-        rows[places[usable]] = entries["row"][usable]
-        missing = np.flatnonzero(rows["status"] != OK).tolist()
+        found, expires = entries["row"], entries["expires"]
+        usable = (entries["decision"] == decision_of(fetched.reference)) & (expires > now)
+        usable &= (found["status"] == OK) & np.isfinite(found["logprobs"]).all(axis=1)
         early = -EAGERNESS * math.log(1.0 - random.random())
-        due = bool((entries["expires"] - entries["cost"] * early <= now)[usable].any())
-        return Recalled(keys, basis, rows, missing, fetched, due)
+        due = bool((usable & (expires - entries["cost"] * early <= now)).any())
+        if len(values) == len(known) and usable.all():
+            return Recalled(keys, basis, found, [], fetched, due)
+        places = np.array([n for n, value in enumerate(known) if value is not None])
+        rows = unscored(len(known), self._tiers, ItemStatus.EXPIRED)
+        rows[places[usable]] = found[usable]
+        return Recalled(keys, basis, rows, np.flatnonzero(rows["status"] != OK).tolist(), fetched, due)
 
     def _keep(self, recalled: Recalled, fetched: Fetched, keys: Sequence[bytes], rows: Rows, cost: float) -> None:
         ok = rows["status"] == OK
