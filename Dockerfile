@@ -63,7 +63,7 @@ WORKDIR /
 USER 10001:10001
 EXPOSE 8080 9090
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ.get('TIERWISE_HTTP_PORT', '8080') + '/readyz', timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ.get('TIERWISE_ADMIN_PORT', '9090') + '/readyz', timeout=2)"]
 ENTRYPOINT ["tierwise"]
 CMD ["serve"]
 
