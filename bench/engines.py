@@ -12,11 +12,10 @@ takes part in the best of them at 32 cold items, found in the same way. Needs `.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from dataclasses import asdict
@@ -29,12 +28,12 @@ from models.manifest import SHIPPED
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench import doors
 from bench.engine_limit import attention_flops, flops_per_token, rates
 from bench.engine_requests import Cell, load_requests
 from bench.engine_table import markdown, plot
 from bench.engine_turns import Child
 
-HERE = Path(__file__).resolve().parent
 ALL_CORES = {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, sorted(os.sched_getaffinity(0))))}
 IN_PROCESS = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 # Peer -> settings to try: (what the setting is called, arguments, environment). The first alone under --quick.
@@ -116,15 +115,11 @@ def limit(checkpoint: Path, sizes: list[int]) -> dict[str, Any]:
 
 
 def overhead(checkpoint: Path, *, requests: int) -> dict[str, Any]:
-    """What the HTTP service adds to the embedded engine at 32 items: bench/doors.py."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "doors.json"
-        command = [sys.executable, str(HERE / "doors.py"), "--json", str(out), "--items", str(AT)]
-        command += ["--requests", str(requests), "--checkpoint", str(checkpoint)]
-        print(f"{time.strftime('%H:%M:%S')} service overhead", file=sys.stderr, flush=True)
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - this project's own command
-        found: dict[str, Any] = json.loads(out.read_text())
-    return found
+    """What the HTTP service adds to the embedded engine at 32 items, by stage: bench/doors.py."""
+    print(f"{time.strftime('%H:%M:%S')} service overhead", file=sys.stderr, flush=True)
+    return asyncio.run(
+        doors.measure(argparse.Namespace(checkpoint=checkpoint, items=AT, requests=requests, threads=None))
+    )
 
 
 def check(peers: dict[str, dict[str, Any]]) -> dict[str, float]:
