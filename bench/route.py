@@ -23,7 +23,10 @@ from fastapi import FastAPI
 from starlette.requests import Request  # noqa: TC002 # FastAPI reads it when the app is built
 
 from models.engines.port import ItemStatus
+from service.access.authenticate import Access
+from service.admission.admission import Admission
 from service.http.access import AccessLayer
+from service.http.guard import Guard
 from service.http.route import JsonRoute
 from service.reply import ItemResult, ScoreReply, Usage, Versions
 from service.schemas import ScoreBody  # noqa: TC001 # as above
@@ -59,8 +62,9 @@ def reply_of(items: int) -> ScoreReply:
 
 def app_with(route_class: type[Any] | None, reply: ScoreReply) -> ASGIApp:
     """An app with one route; FastAPI's own handling when no route class is given."""
+    settings = Settings()
     app = FastAPI()
-    app.state.gateway = SimpleNamespace(settings=Settings())
+    app.state.gateway = SimpleNamespace(settings=settings, admission=Admission(settings.admission, workers=1))
     if route_class is not None:
         app.router.route_class = route_class
 
@@ -69,7 +73,7 @@ def app_with(route_class: type[Any] | None, reply: ScoreReply) -> ASGIApp:
         return reply
 
     app.post("/v1/score")(score)
-    return AccessLayer(app, lambda *_, **__: None)
+    return AccessLayer(Guard(app, Access()), lambda *_, **__: None)
 
 
 async def call(app: ASGIApp, raw: bytes) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from service.access.roster import CertificateRecord, KeyRecord, Roster
+    from service.access.settings import AccessSettings
     from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -109,25 +110,39 @@ def open_access(settings: Settings) -> Access:
     """The configured credentials.
 
     Raises:
-        SettingsError: they cannot be read; or there are none, and an address is open to other machines.
+        SettingsError: they cannot be read; or there are none, and an address is open to other machines; or a tenant has
+            settings of its own and no credential.
     """
-    chosen = settings.access
+    roster = _configured_roster(settings.access)
+    if roster is None:
+        _check_may_be_open(settings)
+    known = {r.tenant for r in (*roster.keys, *roster.certificates)} if roster else {Caller().tenant}
+    if strangers := sorted(settings.tenants.keys() - known):
+        # A misspelt tenant would leave the one that was meant with everybody's knowledge.
+        raise SettingsError(f"tenants (TIERWISE_TENANTS): no key or certificate belongs to {', '.join(strangers)}")
+    return Access(roster, settings.access.keys_file)
+
+
+def _configured_roster(chosen: AccessSettings) -> Roster | None:
     try:
         if chosen.keys_file is not None:
-            return Access(read_roster(chosen.keys_file), chosen.keys_file)
+            return read_roster(chosen.keys_file)
         if chosen.keys is not None:
-            return Access(parse_roster(chosen.keys.get_secret_value()))
+            return parse_roster(chosen.keys.get_secret_value())
     except RosterError as error:
         name = "keys_file" if chosen.keys_file else "keys"
         raise SettingsError(f"access.{name} (TIERWISE_ACCESS__{name.upper()}): {error}") from error
+    return None
+
+
+def _check_may_be_open(settings: Settings) -> None:
     exposed = {name: host for name in ("host", "admin_host") if not _is_loopback(host := getattr(settings, name))}
-    if exposed and not chosen.open:
+    if exposed and not settings.access.open:
         listed = " and ".join(f"{name} {host}" for name, host in exposed.items())
         raise SettingsError(
             f"access.keys_file (TIERWISE_ACCESS__KEYS_FILE): {listed} can be reached from other machines and there are "
             "no keys; make some with `tierwise key new`, or say TIERWISE_ACCESS__OPEN=true to serve everyone"
         )
-    return Access()
 
 
 def _find(roster: Roster, metadata: Mapping[str, str], certificate: Iterable[str]) -> KeyRecord | CertificateRecord:

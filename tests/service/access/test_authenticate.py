@@ -189,6 +189,21 @@ def test_keys_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert key_hash(KEY) not in repr(settings)
 
 
+def test_a_tenant_that_nobody_is_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Misspelt, it would leave the one that was meant with everybody's knowledge."""
+    monkeypatch.setenv("TIERWISE_ACCESS__KEYS", f"keys:\n{line(KEY)}")
+    monkeypatch.setenv("TIERWISE_TENANTS", '{"shop": {"knowledge": "shop-cards", "tau": 0.5}}')
+    assert open_access(load_settings()).roster is not None
+    monkeypatch.setenv("TIERWISE_TENANTS", '{"shpo": {"knowledge": "shop-cards"}}')
+    with pytest.raises(SettingsError, match=r"TIERWISE_TENANTS.*shpo"):
+        open_access(load_settings())
+    monkeypatch.delenv("TIERWISE_ACCESS__KEYS")
+    with pytest.raises(SettingsError, match=r"TIERWISE_TENANTS.*shpo"):
+        open_access(load_settings())
+    monkeypatch.setenv("TIERWISE_TENANTS", '{"public": {"knowledge": "cards"}}')
+    assert open_access(load_settings()).roster is None
+
+
 def test_bad_keys_stop_the_start_by_name(tmp_path: Path) -> None:
     """The setting and the file are named."""
     with pytest.raises(SettingsError, match=r"TIERWISE_ACCESS__KEYS_FILE.*cannot be read"):
