@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from tests.chaos.conftest import LONG, calling, until
+from tests.chaos.conftest import LONG, Caller, calling, until
 from tests.service.processes import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
@@ -54,19 +54,25 @@ async def test_no_accepted_call_fails(folder: Path, body: dict[str, Any], worker
     }
     for _ in range(ROUNDS):
         async with calling(folder, drain_seconds=20, **chosen) as caller:
-            seen: Counter[str] = Counter()
-            callers = [asyncio.create_task(call_until_refused(caller.service.http, body, seen)) for _ in range(CALLERS)]
-            await until(lambda: seen["200"] > 2 * CALLERS)
-            assert not seen["200 and close"]
-            process = caller.service.process
-            process.send_signal(signal.SIGTERM)
-            told = time.monotonic()
-            readiness = await asyncio.to_thread(caller.service.readiness)
-            assert readiness.status_code == 503
-            assert "shutting down" in readiness.text
-            assert await asyncio.to_thread(process.wait, PATIENCE_SECONDS) == 0
-            seconds = time.monotonic() - told
-            await asyncio.gather(*callers)
+            seen, seconds = await drain(caller, body)
         assert set(seen) == {"200", "200 and close"}, seen
         assert seconds < PAUSE_SECONDS + 20 + GRACE_SECONDS
         print(f"drain, {workers} workers: {dict(seen)}, ended {seconds:.1f} s after SIGTERM")  # noqa: T201
+
+
+async def drain(caller: Caller, body: dict[str, Any]) -> tuple[Counter[str], float]:
+    """SIGTERM once calls flow: what became of all calls, and the seconds until the process had ended with 0."""
+    seen: Counter[str] = Counter()
+    callers = [asyncio.create_task(call_until_refused(caller.service.http, body, seen)) for _ in range(CALLERS)]
+    await until(lambda: seen["200"] > 2 * CALLERS)
+    assert not seen["200 and close"]
+    process = caller.service.process
+    process.send_signal(signal.SIGTERM)
+    told = time.monotonic()
+    readiness = await asyncio.to_thread(caller.service.readiness)
+    assert readiness.status_code == 503
+    assert "shutting down" in readiness.text
+    assert await asyncio.to_thread(process.wait, PATIENCE_SECONDS) == 0
+    seconds = time.monotonic() - told
+    await asyncio.gather(*callers)
+    return seen, seconds
