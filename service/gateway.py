@@ -33,9 +33,16 @@ if TYPE_CHECKING:
     from service.tracing import Tracing
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Gateway:
-    """One process. Doors read it; nothing in it changes but through its own methods."""
+    """One process. Doors read it; nothing in it changes but through its own methods.
+
+    Attributes:
+        pipeline: for new requests; those under way keep the one that they began with.
+        judge_loaded_at: seconds since the epoch.
+        retired: pipelines of earlier judges that are not closed yet.
+        reloading: held by who looks for something new.
+    """
 
     settings: Settings
     pipeline: Pipeline
@@ -46,14 +53,32 @@ class Gateway:
     knowledge: Mapping[str, Live] = field(default_factory=dict)  # by setting; each is followed
     metrics: Metrics = field(default_factory=Metrics)
     tracing: Tracing | None = None
+    judge_loaded_at: float = field(default_factory=time.time)
+    retired: list[Pipeline] = field(default_factory=list)
+    reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def take_over(self, judge: Judge) -> Pipeline:
+        """From now on this judge serves. Returns the pipeline before, which the caller has to `retire`."""
+        before = self.pipeline
+        self.pipeline = before.with_judge(judge, _cache(self.settings, judge))
+        self.judge_loaded_at = time.time()
+        self.retired.append(before)
+        self.health.take_over(judge, self.pipeline.cache.trust if self.pipeline.cache else None)
+        return before
+
+    async def retire(self, pipeline: Pipeline) -> None:
+        """Close a pipeline that no request can be in any more."""
+        if pipeline in self.retired:
+            self.retired.remove(pipeline)
+            await pipeline.close()
+
     started_at: int = field(default_factory=lambda: int(time.time()))
 
     async def close(self) -> None:
         """Finish what runs, release everything."""
         self.pipeline.fetcher.close()
-        if self.pipeline.cache is not None:
-            await self.pipeline.cache.close()
-        await self.pipeline.judge.engine.close()
+        for pipeline in (self.pipeline, *self.retired):
+            await pipeline.close()
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.close)
 
@@ -94,6 +119,10 @@ def open_gateway(settings: Settings) -> Gateway:
     )
 
 
+def _cache(settings: Settings, judge: Judge) -> ResultCache | None:
+    return ResultCache(settings.cache, judge.manifest, judge.engine.name) if settings.cache.enabled else None
+
+
 def assemble(
     settings: Settings,
     judge: Judge,
@@ -107,7 +136,7 @@ def assemble(
     """A gateway around parts that are open already; `access` and `tls` are opened when they are not given."""
     metrics = Metrics(settings.deadline_ms / 1000.0)
     admission = Admission(settings.admission, workers=settings.workers)
-    cache = ResultCache(settings.cache, judge.manifest, judge.engine.name) if settings.cache.enabled else None
+    cache = _cache(settings, judge)
     return Gateway(
         settings=settings,
         pipeline=Pipeline(

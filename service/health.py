@@ -81,6 +81,14 @@ class Health:
         self._steps = -1
         self._lag = 0.0
 
+    def take_over(self, judge: Judge, trust: Callable[[bool], None] | None) -> None:
+        """From now on this judge is watched; its canaries were right a moment ago."""
+        self._judge, self._trust = judge, trust or (lambda _: None)
+        self._untrusted = self._silent = ""
+        self._misses = self._hits = 0
+        self._advanced = self._proved = time.monotonic()
+        self._steps = -1
+
     def drain(self) -> None:
         """Not ready from now on: the process is about to end."""
         self._draining = True
@@ -151,14 +159,16 @@ class Health:
         Raises:
             CheckpointError: the engine cannot serve this checkpoint.
         """
-        before = self._judge.engine.health().steps
+        judge = self._judge
+        before = judge.engine.health().steps
         try:
             if not self.tested.is_set():
-                await self._judge.engine.warm_up()  # may take minutes; nobody is served meanwhile
-            found = await probe(self._judge, Deadline.after(self._settings.probe_timeout_seconds * 1000.0))
+                await judge.engine.warm_up()  # may take minutes; nobody is served meanwhile
+            found = await probe(judge, Deadline.after(self._settings.probe_timeout_seconds * 1000.0))
         except EngineError as error:
             found = Probe(silent=f"the engine does not answer: {error}")
-        self._note(found, busy=self._judge.engine.health().steps != before)
+        if judge is self._judge:  # what is found of an earlier one says nothing of this one
+            self._note(found, busy=judge.engine.health().steps != before)
 
     async def _tick(self) -> None:
         while True:

@@ -130,6 +130,24 @@ class Pipeline:
         self._grace = engine_grace_ms / 1000.0
         self._observers = tuple(observers)
 
+    def with_judge(self, judge: Judge, cache: ResultCache | None) -> Pipeline:
+        """The same around another judge, with a cache of its own."""
+        grace = self._grace * 1000.0
+        return Pipeline(
+            judge,
+            self.fetcher,
+            cache=cache,
+            admission=self.admission,
+            engine_grace_ms=grace,
+            observers=self._observers,
+        )
+
+    async def close(self) -> None:
+        """Close what is its own: cache and engine."""
+        if self.cache is not None:
+            await self.cache.close()
+        await self.judge.engine.close()
+
     async def score(self, request: ScoreRequest, call: Call, *, tell: Tell | None = None) -> ScoreReply:
         """Judge every item of a request.
 

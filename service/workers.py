@@ -35,6 +35,7 @@ from service.worker import CANNOT_START, work
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
 
@@ -47,6 +48,7 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 ANSWER_SECONDS = 2.0  # for a worker's answer to the parent
+RELOAD_SECONDS = 600.0  # for a worker to build, load and check a checkpoint
 FAILURES = 5  # polls in a row; liveness is damped already, and a busy machine may be slow to answer
 SCRAPE_POLLS = 5  # between scrapes: what a worker that is killed has counted since its last one is lost
 PAUSES = (0.25, 15.0)  # before a worker is replaced; doubles while workers do not last
@@ -159,6 +161,20 @@ class Crew:
         """Sums over workers, those that have ended included, and each one's gauges."""
         await asyncio.gather(*(self._scrape(worker) for worker in self.workers))
         return self._totals.merged({w.name.rpartition("-")[2]: w.scrape for w in self.workers})
+
+    async def reload(self, headers: Mapping[str, str]) -> tuple[bool, object]:
+        """One worker after the other, so that at most one holds two checkpoints."""
+        passed = {name: headers[name] for name in ("authorization", "x-api-key") if name in headers}
+        found: dict[str, object] = {}
+        ok = True
+        for worker in self.workers:
+            try:
+                answer = await self._client.post(f"{worker.url}/admin/reload", headers=passed, timeout=RELOAD_SECONDS)
+            except httpx.HTTPError as error:
+                ok, found[worker.name] = False, f"does not answer: {type(error).__name__}"
+            else:
+                ok, found[worker.name] = ok and answer.is_success, answer.json()
+        return ok, found
 
     async def run(self) -> None:
         """Keep every place filled until asked to stop, then end all in order.

@@ -22,10 +22,12 @@ from service.access.principal import Scope
 from service.errors import ServiceError
 from service.http.problems import problem_response
 from service.metrics.state import State
+from service.reload import reload
 from service.request import Priority
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Mapping
 
     from prometheus_client import CollectorRegistry
 
@@ -48,6 +50,13 @@ class Overview(Protocol):
 
     async def metrics(self) -> CollectorRegistry:
         """What Prometheus reads."""
+        ...
+
+    async def reload(self, headers: Mapping[str, str]) -> tuple[bool, object]:
+        """Look for a new checkpoint and new knowledge: whether nothing was refused, and what became of each.
+
+        `headers` are those of the request, which is allowed to.
+        """
         ...
 
 
@@ -80,6 +89,11 @@ class _OneProcess:
         gateway = self._gateway
         return gateway.metrics.registry
 
+    async def reload(self, headers: Mapping[str, str]) -> tuple[bool, object]:
+        del headers
+        found = await reload(self._gateway)
+        return found.ok, found
+
 
 def create_admin(gateway: Gateway) -> Starlette:
     """The app around a gateway; one for each."""
@@ -100,16 +114,28 @@ def create_overview(shown: Overview, access: Access) -> Starlette:
     async def readyz(_: Request) -> Response:
         return _report(shown.readiness())
 
-    async def keys(request: Request) -> Response:
+    def refusal(request: Request) -> Response | None:
         try:
             access.authenticate(request.headers).require(Scope.ADMIN)
         except ServiceError as error:
             return problem_response(error, uuid.uuid4().hex)
+        return None
+
+    async def reload_all(request: Request) -> Response:
+        if refused := refusal(request):
+            return refused
+        ok, found = await shown.reload(request.headers)
+        return Response(to_json(found), status_code=200 if ok else 409, media_type="application/json")
+
+    async def keys(request: Request) -> Response:
+        if refused := refusal(request):
+            return refused
         await asyncio.to_thread(access.refresh)
         return Response(to_json(_credentials(access)), media_type="application/json")
 
     endpoints = {"/metrics": metrics, "/livez": livez, "/readyz": readyz, "/keys": keys}
-    return Starlette(routes=[Route(path, endpoint) for path, endpoint in endpoints.items()])
+    routes = [Route(path, endpoint) for path, endpoint in endpoints.items()]
+    return Starlette(routes=[*routes, Route("/admin/reload", reload_all, methods=["POST"])])
 
 
 def _credentials(access: Access) -> Credentials:

@@ -112,7 +112,7 @@ def _judge(gateway: Gateway) -> Iterator[Family]:
     versions = judge.versions(None)
     labels = (judge.manifest.name, versions.checkpoint, versions.prompt, versions.tiers, judge.engine.name)
     yield _family(c.CHECKPOINT, {labels: 1.0})
-    yield _plain(c.CHECKPOINT_LOADED, gateway.started_at)
+    yield _plain(c.CHECKPOINT_LOADED, gateway.judge_loaded_at)
 
 
 def _knowledge(gateway: Gateway) -> Iterator[Family]:

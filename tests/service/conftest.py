@@ -128,6 +128,7 @@ class OverlapEngine:
         failed: positions that come back failed.
         raises: raised instead of an answer.
         hang: never answers while set.
+        hold: answers once it is set.
         dies_after: answers this many calls, then is unavailable.
         rationale: ids that `explain` yields.
         scopes: of the calls.
@@ -138,6 +139,7 @@ class OverlapEngine:
     failed: frozenset[int] = frozenset()
     raises: Exception | None = None
     hang: bool = False
+    hold: asyncio.Event | None = None
     dies_after: float = float("inf")
     rationale: tuple[int, ...] = ()
     armed: bool = True
@@ -159,6 +161,8 @@ class OverlapEngine:
         self.calls.append((tuple(prefix), [tuple(s) for s in suffixes]))
         if self.armed and self.raises is not None:
             raise self.raises
+        if self.armed and self.hold is not None:
+            await self.hold.wait()
         if self.armed and self.hang:
             await asyncio.Event().wait()
         logprobs = np.stack([self._row(prefix, s) for s in suffixes])
@@ -275,13 +279,14 @@ def open_door(checkpoint: Path) -> Callable[..., AbstractAsyncContextManager[Doo
         engine: OverlapEngine | None = None,
         knowledge: FakeKnowledge | None = None,
         own: Mapping[str, FakeKnowledge] | None = None,
+        at: Path = checkpoint,
         **settings: object,
     ) -> AsyncIterator[Door]:
         engine = engine or OverlapEngine()
-        configured = Settings(checkpoint=checkpoint, **settings)  # type: ignore[arg-type] # validated
+        configured = Settings(checkpoint=at, **settings)  # type: ignore[arg-type] # validated
         budget = configured.retrieval_budget_ms
         fetcher = Fetcher(knowledge, budget, {t: Fetcher(k, budget) for t, k in (own or {}).items()})
-        gateway = assemble(configured, judge_on(checkpoint, engine), fetcher, embedded=True)
+        gateway = assemble(configured, judge_on(at, engine), fetcher, embedded=True)
         engine.armed = False
         watch = asyncio.create_task(gateway.health.watch())
         await gateway.health.tested.wait()

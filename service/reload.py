@@ -1,0 +1,142 @@
+"""Takes a new checkpoint or new knowledge into use without a restart: checked beside the old one, swapped, or refused.
+
+A request keeps the judge that it began with from its prompt to its verdict. The old engine is closed when the last such
+request must have ended, since none outlives the configured deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from models.errors import ModelError
+from models.manifest import load_manifest
+from service.canary import failing_canaries
+from service.gateway import open_judge
+from service.settings import EngineName, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from models.manifest import Manifest
+    from service.gateway import Gateway
+    from service.knowledge import Live
+    from service.pipeline import Judge, Pipeline
+    from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# Two of these fit into one process. vLLM's own memory is full with one; a server elsewhere has its checkpoint there.
+RELOADABLE: Final = frozenset({EngineName.ONNX_INT8, EngineName.ONNX_FLOAT32})
+MARGIN_SECONDS: Final = 1.0  # past the latest deadline of a request
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one look.
+
+    Attributes:
+        outcome: refused means that the one before stays in use.
+        version: in use now.
+        detail: why it was refused.
+    """
+
+    outcome: Literal["taken", "unchanged", "refused"]
+    version: str | None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What became of everything that can be reloaded; knowledge by the setting that names its folder."""
+
+    checkpoint: Outcome
+    knowledge: dict[str, Outcome]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was refused."""
+        return all(found.outcome != "refused" for found in (self.checkpoint, *self.knowledge.values()))
+
+
+async def reload(gateway: Gateway, open_: Callable[[Settings], Judge] = open_judge) -> Reloaded:
+    """Look for a new checkpoint in the configured folder and for new snapshots of knowledge; one look at a time."""
+    async with gateway.reloading:
+        knowledge = {name: await _look(live) for name, live in gateway.knowledge.items()}
+        checkpoint = await _checkpoint(gateway, open_)
+    for name, found in {"checkpoint": checkpoint, **knowledge}.items():
+        if found.outcome != "unchanged":
+            log.log(
+                logging.ERROR if found.outcome == "refused" else logging.INFO,
+                "reload: %s",
+                found.outcome,
+                extra={"fields": {"what": name, "version": found.version, "detail": found.detail}},
+            )
+    return Reloaded(checkpoint, knowledge)
+
+
+async def _look(live: Live) -> Outcome:
+    before = live.current.version if live.current else None
+    try:
+        await asyncio.to_thread(live.refresh)
+    except OSError as error:
+        return Outcome("refused", before, f"the folder cannot be read: {error}")
+    version = live.current.version if live.current else None
+    if live.refused is not None:
+        return Outcome("refused", version, f"{live.refused.name}: {live.refused.reason}")
+    return Outcome("unchanged" if version == before else "taken", version)
+
+
+async def _checkpoint(gateway: Gateway, open_: Callable[[Settings], Judge]) -> Outcome:
+    settings, now = gateway.settings, gateway.pipeline.judge.manifest
+    version = now.checkpoint_id
+    if settings.engine not in RELOADABLE:
+        return Outcome("unchanged", version, f"the engine {settings.engine} takes a checkpoint when it starts")
+    try:
+        found = await asyncio.to_thread(load_manifest, settings.checkpoint)
+        if found == now:
+            return Outcome("unchanged", version)
+        _check_same_tiers(now, found)
+        judge = await asyncio.to_thread(open_, settings)
+    except (ModelError, SettingsError) as error:
+        return Outcome("refused", version, str(error))
+    if problem := await _problem(judge):
+        await judge.engine.close()
+        return Outcome("refused", version, problem)
+    before = gateway.take_over(judge)
+    _retire_later(gateway, before)
+    return Outcome("taken", judge.manifest.checkpoint_id)
+
+
+def _check_same_tiers(now: Manifest, found: Manifest) -> None:
+    """Clients know the tiers by name; other ones are another product."""
+    names = [[(tier.name, tier.label, tier.band) for tier in one.tiers] for one in (now, found)]
+    if names[0] != names[1]:
+        raise SettingsError("it has other tiers: roll it out as a release of its own")
+
+
+async def _problem(judge: Judge) -> str:
+    """What keeps a judge from being used, after it was warmed up; empty when nothing does."""
+    try:
+        await judge.engine.warm_up()
+        return "; ".join(await failing_canaries(judge))
+    except ModelError as error:
+        return str(error)
+
+
+_retiring: set[asyncio.Task[None]] = set()
+
+
+def _retire_later(gateway: Gateway, before: Pipeline) -> None:
+    """Close the old one when no request can be in it; the end of the process closes it earlier."""
+    settings = gateway.settings
+
+    async def retire() -> None:
+        await asyncio.sleep((settings.deadline_ms + settings.engine_grace_ms) / 1000.0 + MARGIN_SECONDS)
+        await gateway.retire(before)
+
+    task = asyncio.get_running_loop().create_task(retire(), name="retire")
+    _retiring.add(task)
+    task.add_done_callback(_retiring.discard)
