@@ -17,33 +17,42 @@ NAMES = {
     "transformers": "(e) transformers, batched",
     "cross-encoder": "(f) cross-encoder of this size",
 }
+AT = 32  # items a request, where the bars are
 COLOURS = {"cold": "#2f6f9f", "warm": "#9cc5e0"}
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Items/s with 95 % intervals, p50 / p99 in ms per request, memory, per peer and size."""
-    sizes = sorted({cell["items"] for peer in report["peers"].values() for cell in peer["cells"]})
-    head = ["peer", "setting", "ready s", "MB", *(f"{n} items, {p}" for n in sizes for p in ("cold", "warm"))]
+    """Items/s per peer and size, cold with its 95 % interval / warm; ms per request of 32 cold items; memory."""
+    sizes = _sizes(report)
+    head = ["items/s, cold / warm prefix", "setting", *(f"{n} item{'s' if n > 1 else ''}" for n in sizes)]
+    head += [f"p50 / p99 ms at {AT}", "start s", "MB"]
     rows = [head, ["---"] * len(head)]
     for name, peer in report["peers"].items():
         cells = {(c["items"], c["prefix"]): c for c in peer["cells"]}
-        row = [NAMES[name], peer["setting"], f"{peer['ready_s']:.0f}", f"{peer['memory_mb']:.0f}"]
-        for key in ((n, p) for n in sizes for p in ("cold", "warm")):
-            c = cells[key]
-            speed = f"**{c['items_per_s']:.0f}**/s ({c['low']:.0f}-{c['high']:.0f})"
-            row.append(f"{speed} {c['p50_ms']:.1f} / {c['p99_ms']:.1f}")
+        row = [NAMES[name], peer["setting"]]
+        for n in sizes:
+            cold, warm = cells[n, "cold"], cells[n, "warm"]
+            interval = f"[{cold['low']:.0f}, {cold['high']:.0f}]"
+            row.append(f"**{cold['items_per_s']:.0f}** {interval} / {warm['items_per_s']:.0f}")
+        at = cells[AT, "cold"]
+        row += [f"{at['p50_ms']:.0f} / {at['p99_ms']:.0f}", f"{peer['ready_s']:.0f}", f"{peer['memory_mb']:.0f}"]
         rows.append(row)
     bound = report["limit"]["sizes"]
-    row = ["(g) matrix products alone, int8", "", "", ""]
-    for n in sizes:
-        row += [f"**{bound[n]['items_per_s']['int8']:.0f}**/s", ""]
-    rows.append(row)
+    rows.append(["(g) int8 matrix products alone", "", *(f"{bound[str(n)]['items_per_s']['int8']:.0f}" for n in sizes)])
+    rows[-1] += [""] * (len(head) - len(rows[-1]))
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     if "ratios" in report:
-        lines += ["", "At 32 cold items: " + ", ".join(f"{k} {v:.2f}" for k, v in report["ratios"].items()) + "."]
+        lines += ["", f"| ratio at {AT} cold items | | range |", "| --- | --- | --- |"]
+        for name, value in report["ratios"].items():
+            low, high = report["ratio_ranges"][name]
+            lines.append(f"| `{name}` | {value:.2f} | {low:.2f} to {high:.2f} |")
     if "service" in report:
-        lines += ["", f"Service over the engine alone: {report['service']}"]
+        lines += ["", f"The service around the engine: {report['service']}"]
     return "\n".join(lines)
+
+
+def _sizes(report: dict[str, Any]) -> list[int]:
+    return sorted({cell["items"] for peer in report["peers"].values() for cell in peer["cells"]})
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
@@ -53,7 +62,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    sizes = sorted({cell["items"] for peer in report["peers"].values() for cell in peer["cells"]})
+    sizes = _sizes(report)
     figure, panels = plt.subplots(1, len(sizes), figsize=(4.2 * len(sizes), 4.2), sharey=True, squeeze=False)
     names = list(report["peers"])[::-1]
     for panel, items in zip(panels[0], sizes, strict=True):
@@ -69,7 +78,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
             ]
             places = [n + offset for n in range(len(names))]
             panel.barh(places, speeds, 0.38, xerr=spread, color=COLOURS[prefix], label=f"{prefix} prefix")
-        panel.axvline(report["limit"]["sizes"][items]["items_per_s"]["int8"], ls="--", c="#b03a2e", lw=1)
+        panel.axvline(report["limit"]["sizes"][str(items)]["items_per_s"]["int8"], ls="--", c="#b03a2e", lw=1)
         panel.set_title(f"{items} item{'s' if items > 1 else ''} a request")
         panel.set_xlabel("items/s")
         panel.set_yticks(range(len(names)), [NAMES[n] for n in names])

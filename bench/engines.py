@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench import doors
 from bench.engine_limit import attention_flops, flops_per_token, rates
 from bench.engine_requests import Cell, load_requests
-from bench.engine_table import markdown, plot
+from bench.engine_table import AT, markdown, plot
 from bench.engine_turns import Child
 
 ALL_CORES = {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, sorted(os.sched_getaffinity(0))))}
@@ -53,7 +53,6 @@ SETTINGS: dict[str, list[tuple[str, list[str], dict[str, str]]]] = {
     "cross-encoder": [("bfloat16", [], {}), ("float32", ["--dtype", "float32"], {})],
 }
 SAME_MODEL = set(SETTINGS) - {"cross-encoder", "vllm-http"}  # these must agree; the route returns one label only
-AT = 32
 ROUNDS = 3
 CLOSE = 0.05  # label probabilities of one model on two engines
 
@@ -105,7 +104,7 @@ def limit(checkpoint: Path, sizes: list[int]) -> dict[str, Any]:
         suffix = float(np.mean([len(s) for r in requests for s in r.suffixes]))
         tokens = suffix + prefix / items
         flops = tokens * flops_per_token(checkpoint) + attention_flops(suffix, prefix + suffix / 2, checkpoint)
-        table[items] = {
+        table[str(items)] = {
             "prefix_tokens": prefix,
             "suffix_tokens": suffix,
             "flops_per_item": flops,
@@ -138,7 +137,7 @@ def check(peers: dict[str, dict[str, Any]]) -> dict[str, float]:
 def ratios(peers: dict[str, dict[str, Any]], bound: dict[str, Any]) -> tuple[dict[str, float], dict[str, list[float]]]:
     """The bars, all at 32 cold items, and the range in which both sides' 95 % intervals leave each."""
     cells = {name: cell(result, AT, "cold") for name, result in peers.items()}
-    cells["matmul"] = dict.fromkeys(("items_per_s", "low", "high"), bound["sizes"][AT]["items_per_s"]["int8"])
+    cells["matmul"] = dict.fromkeys(("items_per_s", "low", "high"), bound["sizes"][str(AT)]["items_per_s"]["int8"])
     pairs = {
         "onnx_vs_vllm_offline": ("onnx-int8", "vllm-offline"),
         "vllm_vs_vllm_offline": ("vllm", "vllm-offline"),
