@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
-from service.errors import BodyTooLargeError, MediaTypeError, SlowRequestError
+from starlette.requests import ClientDisconnect
+
+from service.errors import BodyTooLargeError, MediaTypeError
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+SLOW_KEY = "tierwise.slow"  # in an ASGI scope: the SlowRequestError that the protocol has answered with already
 
-async def read_body(request: Request, limit: int, seconds: float) -> bytes:
+
+async def read_body(request: Request, limit: int) -> bytes:
     """All bytes of the body.
 
     Raises:
         MediaTypeError: it is declared as something else than JSON, or compressed.
         BodyTooLargeError: as soon as the limit is passed, whatever `content-length` said.
-        SlowRequestError: the whole body did not come in time.
+        SlowRequestError: the connection was cut since the body did not come in time (service.http.protocol).
+        ClientDisconnect: the caller left.
     """
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
@@ -31,14 +35,15 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
     parts: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(seconds):
-            async for part in request.stream():
-                size += len(part)
-                if size > limit:
-                    raise BodyTooLargeError(f"send at most {limit} bytes")
-                parts.append(part)
-    except TimeoutError:
-        raise SlowRequestError(f"send the whole body within {seconds:g} seconds, {size} bytes came") from None
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                raise BodyTooLargeError(f"send at most {limit} bytes")
+            parts.append(part)
+    except ClientDisconnect:
+        if slow := request.scope.get(SLOW_KEY):
+            raise slow from None
+        raise
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service import errors
 from service.access.tls import names_in
+from service.http.body import SLOW_KEY
 from service.http.guard import CERTIFICATE_KEY
 from service.http.problems import MEDIA_TYPE
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from service.settings import ConnectionSettings
 
 log = logging.getLogger(__name__)
-
-GRACE_SECONDS = 1.0  # the route answers a slow body with 408 itself; the connection is cut only where none does
 
 
 class _Phase(Enum):
@@ -148,9 +147,7 @@ class _Protocol(HttpToolsProtocol):
             self._timer = self.loop.call_later(self._seconds(), self._late)
 
     def _seconds(self) -> float:
-        if self._phase is _Phase.BODY:
-            return self.limits.body_seconds + GRACE_SECONDS
-        return self.limits.head_seconds
+        return self.limits.body_seconds if self._phase is _Phase.BODY else self.limits.head_seconds
 
     def _late(self) -> None:
         if self.transport.is_closing():
@@ -161,6 +158,10 @@ class _Protocol(HttpToolsProtocol):
         elif self._phase is _Phase.HEAD:
             limit = self.limits.head_seconds
             self._refuse(errors.SlowRequestError(f"send request line and headers within {limit:g} seconds"))
+        elif self._phase is _Phase.BODY and answering and not self.cycle.response_started:
+            slow = errors.SlowRequestError(f"send the whole body within {self.limits.body_seconds:g} seconds")
+            self.cycle.scope[SLOW_KEY] = slow  # type: ignore[literal-required] # an extension of ours
+            self._refuse(slow)  # and the route that waits for the rest learns that the caller is gone
         else:
             self.transport.abort()
 

@@ -46,7 +46,7 @@ class JsonRoute(APIRoute):
             gateway = gateway_of(request)
             limit = gateway.settings.limits.body_bytes
             with gateway.admission.visit(caller_of(request), declared_size(request, limit), _latest(request)):
-                raw = await read_body(request, limit, gateway.settings.connections.body_seconds)
+                raw = await read_body(request, limit)
                 started = time.monotonic()
                 body = parse_body(model, raw)
                 arrival.timings_ms.add("parse", started)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -250,12 +251,17 @@ async def test_an_answer_that_nobody_takes_is_given_up() -> None:
                 pytest.fail("the connection is still held")
 
 
-async def test_a_slow_body_is_answered_and_cut_off(open_door: OpenDoor) -> None:
-    """408 from the route that waits for it; the rest is not waited for."""
+async def test_a_slow_body_is_answered_and_cut_off(open_door: OpenDoor, caplog: pytest.LogCaptureFixture) -> None:
+    """The route that waits for it ends, and its line in the log says why."""
     async with open_door(connections=QUICK) as door, serving(create_app(door.gateway), **QUICK) as server:
         wire = await server.connect()
         wire[1].write(b"POST /v1/score HTTP/1.1\r\nhost: tierwise\r\ncontent-length: 100\r\n\r\n{")
-        assert code(await rest(wire, repeat(b" "))) == (408, "slow-request")
+        with caplog.at_level(logging.INFO, "tierwise.access"):
+            assert code(await rest(wire, repeat(b" "))) == (408, "slow-request")
+            while not caplog.records:  # noqa: ASYNC110 # the route hears of it in its own time
+                await asyncio.sleep(0.01)
+        fields = [r.__dict__["fields"] for r in caplog.records if r.name == "tierwise.access"]
+        assert [(line["status"], line["code"]) for line in fields] == [(408, "slow-request")]
         assert door.engine.calls == []
 
 
