@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 FACTORS = (2, 5, 10)
-SWEEP = (0.7, 0.85, 1.0, 1.25, 1.6, 2.0)  # of what a closed loop gets through
+FIRST, FASTER, MOST = 0.7, 1.3, 9  # the sweep begins at this share of what a closed loop gets through
+ENOUGH, FLAT = 1.03, 2  # it ends when so often in a row the best has not grown by so much
 PEER = (0.5, 0.9, 1.2, 2, 5, 10)
 REST = 4.0  # seconds of half the peak rate after the 10-fold load
 
@@ -124,17 +125,27 @@ def show(name: str, load: Load) -> None:
     print(f"{name:16} {rates}  {times}  {statuses}", flush=True)
 
 
+async def sweep(generator: Generator, rate: float, seconds: float) -> list[list[float]]:
+    """Offered rate and goodput, from this rate on until goodput does not grow any more."""
+    curve: list[list[float]] = []
+    best, idle = 0.0, 0
+    while len(curve) < MOST and idle < FLAT:
+        load = await generator.offer(rate, seconds, seed=len(curve))
+        show("sweep", load)
+        curve.append([load.rate, load.goodput])
+        idle = 0 if load.goodput > ENOUGH * best else idle + 1
+        best = max(best, load.goodput)
+        rate *= FASTER
+    return curve
+
+
 async def measure_ours(args: argparse.Namespace) -> dict[str, Any]:
     """Sweep, overload, recovery."""
     with service(args.checkpoint, args.server_core, admission=True) as ours:
         generator = Generator(ours, args.deadline)
         await generator.closed(4, 2.0)  # warm
         capacity = await generator.closed(4, 3.0)
-        curve = []
-        for n, share in enumerate(SWEEP):
-            load = await generator.offer(share * capacity, args.seconds, seed=n)
-            show("sweep", load)
-            curve.append([load.rate, load.goodput])
+        curve = await sweep(generator, FIRST * capacity, args.seconds)
         peak = max(goodput for _, goodput in curve)
         before = ours.memory_mb()
         watching = asyncio.create_task(ours.watch())
@@ -226,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--server-core", type=int, default=0)
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED)
     args = parser.parse_args(arguments)
-    args.seconds, args.peer_seconds, args.rounds = (8.0, 5.0, 1) if args.quick else (13.0, 8.0, 2)
+    args.seconds, args.peer_seconds, args.rounds = (7.0, 5.0, 1) if args.quick else (11.0, 7.0, 2)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         figures = runner.run(measure(args))
     for name, value in figures.items():
