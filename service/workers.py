@@ -115,13 +115,18 @@ async def supervise(settings: Settings) -> None:
             crew = Crew(settings, ports, inner, stop, client)
             door = HttpDoor("admin", create_overview(crew, access), ports.admin, settings)
             serving = asyncio.create_task(door.serve(), name="admin")
-            fields = {"http": address_of(ports.http), "admin": door.address, "workers": settings.workers}
-            log.info("listening", extra={"fields": fields})
+            log.info("listening", extra={"fields": _addresses(settings, ports) | {"admin": door.address}})
             try:
                 await crew.run()
             finally:
                 door.end()
                 await serving
+
+
+def _addresses(settings: Settings, ports: Ports) -> dict[str, object]:
+    secure = "" if settings.tls.certificate is None else "s"
+    http, grpc = address_of(ports.http, f"http{secure}"), address_of(ports.grpc, f"grpc{secure}")
+    return {"workers": settings.workers, "http": http, "grpc": grpc}
 
 
 class Crew:
