@@ -317,10 +317,20 @@ class Pipeline:
 
     def _judge(self, request: ScoreRequest, answered: Answered, call: Call) -> Judged:
         with _stage(call, "judge"):
-            results = verdicts(self.judge.manifest, request.candidates, answered.rows)
+            results = self._verdicts(request, answered.rows)
             degraded = _degraded(results, answered)
         tokens = prompt_tokens(answered.rows)
         return Judged(results, degraded, Usage(tokens, answered.cached_tokens, tokens, answered.cached_items))
+
+    def _verdicts(self, request: ScoreRequest, rows: Rows) -> tuple[ItemResult, ...]:
+        """As `verdicts`; the same rows for the same request are judged once."""
+        manifest, raw = self.judge.manifest, rows.tobytes()
+        known: tuple[Manifest, bytes, tuple[ItemResult, ...]] | None = request.derived.get("verdicts")
+        if known is not None and known[0] is manifest and known[1] == raw:
+            return known[2]
+        results = verdicts(manifest, request.candidates, rows)
+        request.derived["verdicts"] = manifest, raw, results
+        return results
 
     def _finish(self, request: ScoreRequest, call: Call, fetched: Fetched, judged: Judged) -> dict[str, float]:
         """Stop the clock and tell the observers; the time of each stage."""

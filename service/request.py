@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from models.deadline import Deadline
@@ -39,12 +39,14 @@ class ScoreRequest:
         candidates: N >= 1, ids unique.
         context: retrieve a chunk, use none, or use the caller's.
         top_n: return this many of the best; None for all.
+        derived: what was worked out from this request alone, for when the same one comes again (service.http.repeats).
     """
 
     query: str
     candidates: tuple[Candidate, ...]
     context: ContextChoice = "auto"
     top_n: int | None = None
+    derived: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 class Priority(StrEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -107,7 +108,11 @@ class ScoreBody(_Body):
     top_n: TopN = None
 
     def request(self) -> ScoreRequest:
-        """The same as the pipeline takes it."""
+        """The same as the pipeline takes it; made once."""
+        return self._request
+
+    @cached_property
+    def _request(self) -> ScoreRequest:
         return ScoreRequest(self.query, tuple(i.candidate() for i in self.items), _context(self.context), self.top_n)
 
 
@@ -156,7 +161,11 @@ class _RerankBody(_Body):
         return [d if isinstance(d, str) else d.text for d in self.documents]
 
     def request(self) -> ScoreRequest:
-        """The same as the pipeline takes it; documents are named by position, since they have no id."""
+        """The same as the pipeline takes it, made once; documents are named by position, since they have no id."""
+        return self._request
+
+    @cached_property
+    def _request(self) -> ScoreRequest:
         return ScoreRequest(
             self.query,
             tuple(Candidate(str(n), _document(text)) for n, text in enumerate(self.texts)),

@@ -113,7 +113,7 @@ class ResultCache:
 
     async def recall(self, tenant: str, basis: Basis, request: ScoreRequest, deadline: Deadline) -> Recalled:
         """Look a request's items up, in one round trip at most. Never raises but for cancellation."""
-        keys = self._keys.keys(tenant, basis.parts, request.query, (c.item for c in request.candidates))
+        keys = self._keys_of(tenant, basis, request)
         known = self.memory.get_all(keys.items)
         in_memory = sum(value is not None for value in known)
         fetched = basis.decided or _decision(self.memory.get(keys.shared), basis)
@@ -200,6 +200,15 @@ class ResultCache:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self.remote is not None:
             await self.remote.close()
+
+    def _keys_of(self, tenant: str, basis: Basis, request: ScoreRequest) -> Keys:
+        made_for = (self._keys, tenant, basis.parts)
+        known: tuple[object, Keys] | None = request.derived.get("keys")
+        if known is not None and known[0] == made_for:
+            return known[1]
+        keys = self._keys.keys(tenant, basis.parts, request.query, (c.item for c in request.candidates))
+        request.derived["keys"] = made_for, keys
+        return keys
 
     async def _ask_remote(
         self, remote: RemoteCache, keys: Keys, known: list[bytes | None], deadline: Deadline, *, decide: bool

@@ -18,7 +18,7 @@ from service.gate import deadline_of, header_budgets
 from service.http.arrival import arrival_of
 from service.http.body import declared_size, read_body
 from service.http.leaving import while_connected
-from service.parse import parse_body
+from service.http.repeats import Repeats
 from service.request import Call
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class JsonRoute(APIRoute):
         """The handler that replaces FastAPI's."""
         endpoint = self.endpoint
         hints = get_type_hints(endpoint)
-        model = hints["body"]
+        repeats = Repeats(hints["body"])
         dump = TypeAdapter(hints["return"]).dump_json
 
         async def handle(request: Request) -> Response:
@@ -48,7 +48,7 @@ class JsonRoute(APIRoute):
             with gateway.admission.visit(caller_of(request), declared_size(request, limit), _latest(request)):
                 raw = await read_body(request, limit)
                 started = time.monotonic()
-                body = parse_body(model, raw)
+                body = repeats.read(raw, caller_of(request))
                 arrival.timings_ms.add("parse", started)
                 reply = await while_connected(request.receive, endpoint(body=body, request=request))
                 return Response(dump(reply), media_type="application/json")

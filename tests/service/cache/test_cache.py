@@ -153,9 +153,11 @@ def test_the_cache_changes_no_answer(checkpoint: Path, asked: list[list[str]], c
         knowledge = FakeKnowledge()
         plain = Pipeline(judge_on(checkpoint, OverlapEngine()), Fetcher(knowledge, 5_000.0))
         cached = cached_on(checkpoint, knowledge=knowledge, configured=CacheSettings(memory_bytes=room))
+        same: dict[tuple[str, ...], ScoreRequest] = {}
         for names in asked:
             expected = await plain.score(request(*names, context=context), call())
-            assert answer(await cached.score(*names, context=context)) == answer(expected)
+            again = same.setdefault(tuple(names), request(*names, context=context))
+            assert answer(await cached.pipeline.score(again, call())) == answer(expected)
 
     asyncio.run(both())
 
