@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from models import rationale
 from models.deadline import Deadline
 from models.engines.port import ItemStatus
-from models.errors import ModelError
 from service.admission.admission import Admission
 from service.admission.ladder import Step
 from service.admission.settings import AdmissionSettings
-from service.errors import DeadlineError, NotReadyError, OverloadedError, from_model
+from service.compute import DECODE_TOKENS, Compute, as_service_errors, stage
+from service.errors import DeadlineError, NotReadyError, OverloadedError
 from service.judge import best_first, verdicts
 from service.parts import Parts
 from service.reply import (
@@ -32,14 +28,14 @@ from service.reply import (
     Versions,
 )
 from service.request import Call, Priority
-from service.rows import OK, prompt_tokens, scored, unscored
+from service.rows import OK, prompt_tokens, unscored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from models.engines.port import Engine, Scores
+    from models.engines.port import Engine
     from models.manifest import Manifest
-    from models.prompt import Item, Prompt, PromptWriter
+    from models.prompt import PromptWriter
     from models.tokenizer import FieldTokenizer
     from service.cache.cache import Recalled, ResultCache
     from service.errors import ServiceError
@@ -48,12 +44,6 @@ if TYPE_CHECKING:
     from service.request import Caller, ScoreRequest
     from service.rows import Rows
 
-# Tokenizing this many characters takes about a millisecond, the most that the event loop may stand still for it.
-INLINE_CHARACTERS = 3_000
-# Kept back of the deadline, but for a tenth of it at most: what the engine answered still has to be judged, written and
-# sent, by a thread that may have to wait for its core.
-ANSWER_SECONDS, ANSWER_SECONDS_PER_ITEM, ANSWER_SHARE = 0.005, 0.0001, 0.1
-DECODE_TOKENS = 24  # of a prompt, that take as long as one step of decoding
 REFRESH_MS = 5_000.0  # for computing a hit again; nobody waits for it
 
 
@@ -70,16 +60,6 @@ class Judge:
         """Versions of everything that moves an answer."""
         m = self.manifest
         return Versions(checkpoint=m.checkpoint_id, prompt=m.prompt_hash, index=index, tiers=m.tiers_id)
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """What the engine made of M items of a request."""
-
-    prompt: Prompt
-    rows: Rows
-    cached_tokens: int
-    shed: bool  # under brown-out only the first of them were asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +108,7 @@ class Pipeline:
         self.cache = cache
         self.admission = admission or Admission(AdmissionSettings(enabled=False))
         self._grace = engine_grace_ms / 1000.0
+        self._compute = Compute(judge, self.admission, self._grace)
         self._observers = tuple(observers)
 
     def with_judge(self, judge: Judge, cache: ResultCache | None) -> Pipeline:
@@ -184,13 +165,13 @@ class Pipeline:
         manifest = self.judge.manifest
         decoding = DECODE_TOKENS * manifest.rationale.max_tokens
         fetched = await self._fetch(request, call)
-        computed = await self._compute(request, range(1), fetched, call, then=decoding)
+        computed = await self._compute.score(request, range(1), fetched, call, then=decoding)
         judged = self._judge(request, Answered(fetched, computed.rows, computed.cached_tokens), call)
         result = judged.results[0]
         tier = next(t for t in manifest.tiers if t.name == result.tier)
         promised = self.admission.hold(call.caller, call.deadline, decoding)
-        with promised, _stage(call, "explain"), _as_service_errors():
-            ids = await self._decode(computed.prompt, tier.token_id, call)
+        with promised, stage(call, "explain"), as_service_errors():
+            ids = await self._compute.decode(computed.prompt, tier.token_id, call)
         text = self.judge.tokenizer.decode(ids)
         parsed = rationale.parse(text, manifest.rationale)
         return ExplainReply(
@@ -210,7 +191,7 @@ class Pipeline:
 
     async def _fetch(self, request: ScoreRequest, call: Call, *, skip: bool = False) -> Fetched:
         fetcher = self.fetcher.of(call.caller.tenant)
-        with _stage(call, "fetch"):
+        with stage(call, "fetch"):
             if skip:
                 return fetcher.skip(request.context)
             fetched = await fetcher.fetch(request.query, request.context, call.deadline)
@@ -220,7 +201,7 @@ class Pipeline:
     async def _answer(self, request: ScoreRequest, call: Call) -> Answered:
         """Rows of every item from the engine."""
         fetched = await self._fetch(request, call, skip=self._step(call) >= Step.NO_RETRIEVAL)
-        computed = await self._compute(request, range(len(request.candidates)), fetched, call)
+        computed = await self._compute.score(request, range(len(request.candidates)), fetched, call)
         shed = Degraded.FIRST_ITEMS if computed.shed else None
         return Answered(fetched, computed.rows, computed.cached_tokens, shed=shed)
 
@@ -228,7 +209,7 @@ class Pipeline:
         """Rows from the cache, and of the rest from the engine."""
         tenant = call.caller.tenant
         basis = self.fetcher.of(tenant).basis(request.context)
-        with _stage(call, "recall"):
+        with stage(call, "recall"):
             recalled = await cache.recall(tenant, basis, request, call.deadline)
         if not recalled.missing and recalled.fetched is not None:
             if recalled.due:
@@ -255,7 +236,7 @@ class Pipeline:
             """What the engine cannot do in time or at all must not take the hits with it."""
             nonlocal fresh_items, fresh_tokens, shed
             try:
-                computed = await self._compute(request, positions, fetched, call)
+                computed = await self._compute.score(request, positions, fetched, call)
             except (DeadlineError, OverloadedError, NotReadyError) as error:
                 refused.append(error)
                 status = ItemStatus.FAILED if isinstance(error, NotReadyError) else ItemStatus.EXPIRED
@@ -286,37 +267,8 @@ class Pipeline:
     def _step(self, call: Call) -> Step:
         return self.admission.step_for(call.caller)
 
-    async def _compute(
-        self, request: ScoreRequest, positions: Sequence[int], fetched: Fetched, call: Call, *, then: int = 0
-    ) -> Computed:
-        """Write the prompt of some items and have the engine score it, or as many of the first as it can take on.
-
-        The prompt's tokens are what it costs, and `then` is what the same call will want of the engine after.
-        """
-        items = [request.candidates[n].item for n in positions]
-        lengths = [_characters(item) for item in items]
-        lengths[0] += len(request.query) + len(fetched.chunk or "")
-        deadline = _engine_deadline(call.deadline, len(items))
-        self.admission.expect(call.caller, deadline, lengths)
-        with _stage(call, "write"), _as_service_errors():
-            prompt = await self._write(request.query, fetched.chunk, items, sum(lengths))
-        prefix, costs = len(prompt.prefix.ids), [len(s.ids) for s in prompt.suffixes]
-        with (
-            self.admission.admit(call.caller, deadline, prefix, costs, then=then, characters=sum(lengths)) as ticket,
-            _stage(call, "score"),
-            _as_service_errors(),
-        ):
-            taken = replace(prompt, suffixes=prompt.suffixes[: ticket.items])
-            scores = await self._score(taken, deadline, call)
-            ticket.computed = scores.status.count(ItemStatus.OK) / len(scores.status)
-        rows = scored(taken, scores)
-        if ticket.items < len(items):
-            left = unscored(len(items) - ticket.items, len(self.judge.manifest.tiers), ItemStatus.EXPIRED)
-            rows = np.concatenate([rows, left])
-        return Computed(taken, rows, scores.cached_tokens, ticket.shed)
-
     def _judge(self, request: ScoreRequest, answered: Answered, call: Call) -> Judged:
-        with _stage(call, "judge"):
+        with stage(call, "judge"):
             results = self._verdicts(request, answered.rows)
             degraded = _degraded(results, answered)
         tokens = prompt_tokens(answered.rows)
@@ -334,53 +286,10 @@ class Pipeline:
 
     def _finish(self, request: ScoreRequest, call: Call, fetched: Fetched, judged: Judged) -> dict[str, float]:
         """Stop the clock and tell the observers; the time of each stage."""
-        call.timings_ms["total"] = _milliseconds(call.started)
+        call.timings_ms["total"] = round((time.monotonic() - call.started) * 1000.0, 3)
         for observer in self._observers:
             observer.judged(request, call, fetched, judged, self.judge)
         return dict(call.timings_ms)
-
-    async def _write(self, query: str, chunk: str | None, items: Sequence[Item], characters: int) -> Prompt:
-        if characters <= INLINE_CHARACTERS:
-            return self.judge.writer.write(query, chunk, items)
-        return await asyncio.to_thread(self.judge.writer.write, query, chunk, items)
-
-    async def _score(self, prompt: Prompt, deadline: Deadline, call: Call) -> Scores:
-        """Ask the engine; it drops what is late, and the timeout is for an engine that hangs."""
-        remaining = call.deadline.remaining()
-        if remaining == 0.0:
-            raise DeadlineError("the deadline passed before the engine was asked; allow more time or send fewer items")
-        timeout = None if remaining == float("inf") else remaining + self._grace
-        suffixes = [s.ids for s in prompt.suffixes]
-        try:
-            async with asyncio.timeout(timeout):
-                scores = await self.judge.engine.score(prompt.prefix.ids, suffixes, deadline, scope=call.caller.tenant)
-        except TimeoutError as error:
-            raise DeadlineError("the engine did not answer before the deadline") from error
-        if scores.queued_ms is not None:
-            call.timings_ms["queue"] = round(call.timings_ms.get("queue", 0.0) + scores.queued_ms, 3)
-        return scores
-
-    async def _decode(self, prompt: Prompt, label: int, call: Call) -> list[int]:
-        manifest = self.judge.manifest
-        stream = self.judge.engine.explain(
-            prompt.prefix.ids,
-            prompt.suffixes[0].ids,
-            call.deadline,
-            label=label,
-            max_tokens=manifest.rationale.max_tokens,
-            scope=call.caller.tenant,
-        )
-        ids = [token async for token in stream]
-        return ids[:-1] if ids and ids[-1] == manifest.rationale.end_token_id else ids
-
-
-def _engine_deadline(deadline: Deadline, items: int) -> Deadline:
-    answer = ANSWER_SECONDS + ANSWER_SECONDS_PER_ITEM * items
-    return deadline.before(min(answer, ANSWER_SHARE * deadline.remaining()))
-
-
-def _characters(item: Item) -> int:
-    return len(item.title) + len(item.brand) + len(item.category) + len(item.attributes) + len(item.description)
 
 
 def _degraded(results: tuple[ItemResult, ...], answered: Answered) -> tuple[Degraded, ...]:
@@ -407,24 +316,3 @@ def _fields(parsed: rationale.Rationale) -> RationaleFields:
         context=parsed.context,
         reason=parsed.reason,
     )
-
-
-def _milliseconds(since: float) -> float:
-    return round((time.monotonic() - since) * 1000.0, 3)
-
-
-@contextmanager
-def _stage(call: Call, name: str) -> Iterator[None]:
-    started = time.monotonic()
-    try:
-        yield
-    finally:
-        call.timings_ms.add(name, started)
-
-
-@contextmanager
-def _as_service_errors() -> Iterator[None]:
-    try:
-        yield
-    except ModelError as error:
-        raise from_model(error) from error

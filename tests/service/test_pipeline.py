@@ -16,9 +16,10 @@ from models.deadline import Deadline
 from models.engines.port import ItemStatus
 from models.errors import EngineBusyError, EngineUnavailableError
 from models.prompt import Item
+from service.compute import INLINE_CHARACTERS
 from service.errors import DeadlineError, NotReadyError, OverloadedError
 from service.fetch import Fetcher
-from service.pipeline import INLINE_CHARACTERS, Pipeline
+from service.pipeline import Pipeline
 from service.reply import AttributeJudgement, RationaleFields
 from service.request import Call, Candidate, OwnContext, ScoreRequest
 from tests.service.conftest import FakeKnowledge, OverlapEngine, judge_on
