@@ -193,6 +193,28 @@ QUALITY: Final = Page(
                 about="of all answers; only engines that compute the whole vocabulary know it (vllm)",
             ),
         ],
+        "Candidate in shadow mode": [
+            Panel(
+                "Items by agreement",
+                [
+                    Query(
+                        rate("tierwise_shadow_items_total", "checkpoint, index, outcome")
+                        + " / ignoring (outcome) group_left () "
+                        + rate("tierwise_shadow_items_total", "checkpoint, index"),
+                        "{{outcome}} {{checkpoint}} {{index}}",
+                    )
+                ],
+                "percentunit",
+                Look.STACK,
+                "same tier, another one of the same band, or another band than what was answered",
+            ),
+            Panel("Distance of the scores", mean("tierwise_shadow_score_distance", "checkpoint")),
+            Panel(
+                "p95 by stage, of the candidate",
+                [Query(quantile(0.95, "tierwise_shadow_stage_seconds", "stage"), "{{stage}}")],
+                "s",
+            ),
+        ],
         "What was less than it could be": [
             Panel("Degraded answers", rates("tierwise_degraded_total", "flag"), "reqps", Look.STACK),
             Panel("Items with a field cut", [Query(rate("tierwise_truncated_items_total"), "items")], "ops"),

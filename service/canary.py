@@ -11,7 +11,7 @@ import numpy as np
 from models.canaries import canary_problems, canary_prompts
 from models.deadline import Deadline
 from models.engines.port import ItemStatus
-from models.errors import EngineError
+from models.errors import EngineError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +74,15 @@ async def probe(judge: Judge, deadline: Deadline) -> Probe:
         seen = manifest.model_copy(update={"canaries": tuple(canary for canary, _ in answered)})
         wrong = canary_problems(seen, np.array([row for _, row in answered], dtype=np.float32))
     return Probe(tuple(wrong), silent[0] if silent else "")
+
+
+async def unfit(judge: Judge) -> str:
+    """What keeps a judge that was just opened from being used; empty when nothing does. Warms it up."""
+    try:
+        await judge.engine.warm_up()
+        return "; ".join(await failing_canaries(judge))
+    except ModelError as error:
+        return str(error)
 
 
 async def failing_canaries(judge: Judge) -> list[str]:

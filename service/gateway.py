@@ -21,6 +21,8 @@ from service.health import Health
 from service.knowledge import open_knowledge, open_tenants
 from service.metrics import Metrics
 from service.pipeline import Judge, Pipeline
+from service.settings import EngineName, SettingsError
+from service.shadow import Shadow, Trial
 from service.tracing import open_tracing
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class Gateway:
     knowledge: Mapping[str, Live] = field(default_factory=dict)  # by setting; each is followed
     metrics: Metrics = field(default_factory=Metrics)
     tracing: Tracing | None = None
+    shadow: Shadow | None = None
     judge_loaded_at: float = field(default_factory=time.time)
     retired: list[Pipeline] = field(default_factory=list)
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -79,6 +82,8 @@ class Gateway:
         self.pipeline.fetcher.close()
         for pipeline in (self.pipeline, *self.retired):
             await pipeline.close()
+        if self.shadow is not None:
+            await self.shadow.close()
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.close)
 
@@ -114,9 +119,31 @@ def open_gateway(settings: Settings) -> Gateway:
         embedded=settings.engine in EMBEDDED,
         access=access,
         tls=tls,
+        trial=open_trial(settings),
         knowledge=({"knowledge": shared} if shared else {})
         | {f"tenants.{tenant}.knowledge": own for tenant, own in tenants.items()},
     )
+
+
+def open_trial(settings: Settings) -> Trial | None:
+    """The configured candidate of shadow mode, None without one.
+
+    Raises:
+        CheckpointError, SettingsError: naming what is wrong.
+    """
+    chosen = settings.shadow
+    if chosen.checkpoint is None and chosen.knowledge is None:
+        return None
+    judge = None
+    if chosen.checkpoint is not None:
+        if settings.engine not in (EngineName.ONNX_INT8, EngineName.ONNX_FLOAT32):
+            raise SettingsError(f"shadow.checkpoint: the engine {settings.engine} takes no second checkpoint")
+        judge = open_judge(settings.model_copy(update={"checkpoint": chosen.checkpoint, "threads": chosen.threads}))
+    fetcher = None
+    if chosen.knowledge is not None:
+        knowledge = open_knowledge(settings.model_copy(update={"knowledge": chosen.knowledge}))
+        fetcher = Fetcher(knowledge, settings.retrieval_budget_ms)
+    return Trial(judge, fetcher, chosen.share)
 
 
 def _cache(settings: Settings, judge: Judge) -> ResultCache | None:
@@ -131,12 +158,14 @@ def assemble(
     embedded: bool,
     access: Access | None = None,
     tls: Tls | None = None,
+    trial: Trial | None = None,
     knowledge: Mapping[str, Live] | None = None,
 ) -> Gateway:
     """A gateway around parts that are open already; `access` and `tls` are opened when they are not given."""
     metrics = Metrics(settings.deadline_ms / 1000.0)
     admission = Admission(settings.admission, workers=settings.workers)
     cache = _cache(settings, judge)
+    shadow = Shadow(trial, fetcher, admission, metrics.shadow) if trial else None
     return Gateway(
         settings=settings,
         pipeline=Pipeline(
@@ -145,7 +174,7 @@ def assemble(
             cache=cache,
             admission=admission,
             engine_grace_ms=settings.engine_grace_ms,
-            observers=[metrics],
+            observers=[metrics, *([shadow] if shadow else [])],
         ),
         health=Health(judge, settings.health, embedded=embedded, trust=cache.trust if cache else None),
         access=access or open_access(settings),
@@ -154,4 +183,5 @@ def assemble(
         knowledge=knowledge or {},
         metrics=metrics,
         tracing=open_tracing(settings.tracing),
+        shadow=shadow,
     )

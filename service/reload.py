@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from models.errors import ModelError
 from models.manifest import load_manifest
-from service.canary import failing_canaries
+from service.canary import unfit
 from service.gateway import open_judge
 from service.settings import EngineName, SettingsError
 
@@ -102,7 +102,7 @@ async def _checkpoint(gateway: Gateway, open_: Callable[[Settings], Judge]) -> O
         judge = await asyncio.to_thread(open_, settings)
     except (ModelError, SettingsError) as error:
         return Outcome("refused", version, str(error))
-    if problem := await _problem(judge):
+    if problem := await unfit(judge):
         await judge.engine.close()
         return Outcome("refused", version, problem)
     before = gateway.take_over(judge)
@@ -115,15 +115,6 @@ def _check_same_tiers(now: Manifest, found: Manifest) -> None:
     names = [[(tier.name, tier.label, tier.band) for tier in one.tiers] for one in (now, found)]
     if names[0] != names[1]:
         raise SettingsError("it has other tiers: roll it out as a release of its own")
-
-
-async def _problem(judge: Judge) -> str:
-    """What keeps a judge from being used, after it was warmed up; empty when nothing does."""
-    try:
-        await judge.engine.warm_up()
-        return "; ".join(await failing_canaries(judge))
-    except ModelError as error:
-        return str(error)
 
 
 _retiring: set[asyncio.Task[None]] = set()

@@ -46,7 +46,6 @@ async def serve(settings: Settings) -> None:
 async def serve_on(ports: Ports, settings: Settings, stop: Stop, *, patient: bool = False) -> None:
     """Open a gateway and serve it on bound sockets until told to stop; see `serve` and `run`."""
     gateway = open_gateway(settings)
-
     try:
         await run(
             gateway,
@@ -172,6 +171,8 @@ async def _watch(gateway: Gateway) -> None:
         if gateway.tls is not None:
             certificates = follow_files(gateway.tls.refresh, gateway.settings.access.refresh_seconds)
             tasks.create_task(certificates, name="certificates")
+        if gateway.shadow is not None:
+            tasks.create_task(gateway.shadow.run(), name="shadow")
         for name, live in gateway.knowledge.items():
             tasks.create_task(follow(name, live, gateway.settings.knowledge_refresh_seconds), name=name)
 

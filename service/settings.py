@@ -85,6 +85,17 @@ class VllmSettings(BaseModel):
     compiled: bool = Field(default=True, description="engine vllm: faster steps for a slower start")
 
 
+class ShadowSettings(BaseModel):
+    """A candidate that is tried on live requests. Without a checkpoint the live one judges, with other knowledge."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    checkpoint: Path | None = Field(default=None, description="a second checkpoint; engine onnx-* only")
+    knowledge: Path | None = Field(default=None, description="a second knowledge folder")
+    share: float = Field(default=0.05, gt=0, le=1, description="of the requests that the candidate judges too")
+    threads: int = Field(default=1, gt=0, description="compute threads of the second checkpoint")
+
+
 class HealthSettings(BaseModel):
     """When the service calls itself ready. A probe sends the checkpoint's canaries through the live engine."""
 
@@ -147,6 +158,7 @@ class Settings(BaseSettings):
     cache: CacheSettings = CacheSettings()
     access: AccessSettings = AccessSettings()
     tracing: TracingSettings = TracingSettings()
+    shadow: ShadowSettings = ShadowSettings()
     tls: TlsSettings = TlsSettings()
     connections: ConnectionSettings = ConnectionSettings()
     admission: AdmissionSettings = AdmissionSettings()

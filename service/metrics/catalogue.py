@@ -101,9 +101,37 @@ LABEL_MASS: Final = Metric(
     ("checkpoint",),
 )
 TRUNCATED: Final = Metric("tierwise_truncated_items_total", _COUNTER, "Items with a field cut to its token budget")
+SHADOW_REQUESTS: Final = Metric(
+    "tierwise_shadow_requests_total",
+    _COUNTER,
+    "Requests sampled for the candidate: compared, dropped (no idle time), failed",
+    ("outcome",),
+)
+SHADOW_ITEMS: Final = Metric(
+    "tierwise_shadow_items_total",
+    _COUNTER,
+    "Items that the candidate judged: same (tier), tier (another one of the same band), band (another one)",
+    ("checkpoint", "index", "outcome"),
+)
+SHADOW_FLIPS: Final = Metric(
+    "tierwise_shadow_flips_total",
+    _COUNTER,
+    "Items with another tier, by what was answered and found",
+    ("live", "found"),
+)
+SHADOW_DISTANCE: Final = Metric(
+    "tierwise_shadow_score_distance", _SUMMARY, "Distance of the two scores of an item, absolute", ("checkpoint",)
+)
+SHADOW_STAGES: Final = Metric(
+    "tierwise_shadow_stage_seconds",
+    _HISTOGRAM,
+    "Time of the candidate in a stage; compare tierwise_stage_seconds",
+    ("stage",),
+)
 FED: Final = (
     REQUESTS, REQUEST_SECONDS, DEADLINES, DEADLINE_USED, STAGE_SECONDS, ITEMS, TOKENS, CACHED_ITEMS, DEGRADED, CHUNKS,
-    TIERS, SCORE, MARGIN, LABEL_MASS, TRUNCATED,
+    TIERS, SCORE, MARGIN, LABEL_MASS, TRUNCATED, SHADOW_REQUESTS, SHADOW_ITEMS, SHADOW_FLIPS, SHADOW_DISTANCE,
+    SHADOW_STAGES,
 )  # fmt: skip
 
 # Read when they are asked for.

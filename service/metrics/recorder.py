@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
-from prometheus_client.core import SummaryMetricFamily
-from prometheus_client.registry import Collector
 
 from service.metrics import catalogue as c
+from service.metrics.shadow import ShadowMetrics
+from service.metrics.sums import Sums
 from service.reply import Degraded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from service.fetch import Fetched
     from service.pipeline import Judge, Judged
@@ -54,6 +54,7 @@ class Metrics:
         self._score, self._margin, self._mass = Sums(c.SCORE), Sums(c.MARGIN), Sums(c.LABEL_MASS)
         for sums in (self._score, self._margin, self._mass):
             self.registry.register(sums)
+        self.shadow = ShadowMetrics(self.registry)
         self._tenants: set[str] = set()
 
     def answered(self, path: str, status: int, seconds: float, *, door: str = "http", tenant: str = "") -> None:
@@ -124,27 +125,6 @@ class Children(dict[str, Histogram]):
     def __missing__(self, value: str) -> Histogram:
         child = self[value] = self._histogram.labels(value)
         return child
-
-
-class Sums(Collector):
-    """A summary without quantiles, of many values at a time: prometheus_client's own takes them one by one."""
-
-    def __init__(self, metric: c.Metric) -> None:
-        self._metric = metric
-        self._kept: dict[str, tuple[int, float]] = {}
-
-    def add(self, label: str, values: Sequence[float]) -> None:
-        """Take in some values under one label value."""
-        if values:
-            count, total = self._kept.get(label, (0, 0.0))
-            self._kept[label] = count + len(values), total + sum(values)
-
-    def collect(self) -> Iterator[SummaryMetricFamily]:
-        """The family."""
-        family = SummaryMetricFamily(self._metric.name, self._metric.help, labels=self._metric.labels)
-        for label, (count, total) in self._kept.items():
-            family.add_metric([label], count, total)
-        yield family
 
 
 def _chunk(fetched: Fetched) -> str:

@@ -117,9 +117,10 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     knowledge = folder / "knowledge"
     run_build(documents, knowledge)
     with redis_server(folder / "redis") as redis:
+        shadow = {"knowledge": knowledge, "share": 1.0}
         cache = {"redis_url": f"redis://127.0.0.1:{redis.port}"}
         with (
-            serving(folder, knowledge=knowledge, tau=-1.0, cache=cache) as service,
+            serving(folder, knowledge=knowledge, tau=-1.0, cache=cache, shadow=shadow) as service,
             prometheus(folder, service.admin) as server,
         ):
             stop = threading.Event()
