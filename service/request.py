@@ -39,7 +39,7 @@ class ScoreRequest:
         candidates: N >= 1, ids unique.
         context: retrieve a chunk, use none, or use the caller's.
         top_n: return this many of the best; None for all.
-        derived: what was worked out from this request alone, for when the same one comes again (service.http.repeats).
+        derived: what was worked out from this request alone, for when the same one comes again (service.repeats).
     """
 
     query: str

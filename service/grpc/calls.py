@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from service.access.principal import Scope
     from service.admission.admission import Admission
     from service.gateway import Gateway
-    from service.grpc.v1 import relevance_pb2 as pb
     from service.request import Caller
 
     Answer = TypeVar("Answer")
@@ -61,12 +60,10 @@ class Opened:
         latest = min(self.deadline, deadline_of(time.monotonic(), [self.budget_ms]))
         return admission.visit(self.caller, size, latest)
 
-    def call(self, arrival: Arrival, message: pb.ScoreRequest | pb.ExplainRequest) -> Call:
+    def call(self, arrival: Arrival, asked_ms: float | None) -> Call:
         """What surrounds a request: its deadline is the earliest that anybody asks for."""
-        budgets = [self.budget_ms]
-        if message.HasField("deadline_ms"):
-            budgets.append(message.deadline_ms)
-        deadline = min(self.deadline, deadline_of(arrival.started, budgets))
+        budget_ms = self.budget_ms if asked_ms is None else min(self.budget_ms, asked_ms)
+        deadline = min(self.deadline, deadline_of(arrival.started, [budget_ms]))
         return Call(arrival.id, deadline, arrival.started, arrival.timings_ms, self.caller)
 
     @property

@@ -8,12 +8,13 @@ import grpc
 
 from service.access.principal import Scope
 from service.grpc.calls import Calls
-from service.grpc.replies import explain_response, score_response
-from service.grpc.requests import explain_request, parse, score_request
+from service.grpc.replies import explain_response, response_bytes
+from service.grpc.requests import deadline_ms, explain_request, parse, score_request
 from service.grpc.stream import Stream
 from service.grpc.v1 import relevance_pb2 as pb
 from service.limits import ONE_ITEM, check_limits
 from service.notes import note
+from service.repeats import Repeats
 
 if TYPE_CHECKING:
     import asyncio
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from service.gateway import Gateway
     from service.grpc.calls import Context, Opened
+    from service.request import ScoreRequest
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["Relevance"].full_name
 
@@ -37,6 +39,7 @@ class Relevance:
         self._gateway = gateway
         self._leaving = leaving
         self._calls = Calls(gateway)
+        self._repeats = Repeats(self._read)
         self._tiers = [tier.name for tier in gateway.pipeline.judge.manifest.tiers]
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -52,15 +55,19 @@ class Relevance:
         async def answer(opened: Opened) -> bytes:
             arrival = opened.arrival
             with opened.visit(self._gateway.admission, len(raw)):
-                message = parse(pb.ScoreRequest, raw)
-                asked = score_request(message, opened.caller.tenant)
-                check_limits(asked, self._gateway.settings.limits)
+                asked, asked_ms = self._repeats.read(raw, opened.caller)
                 arrival.timings_ms.add("parse", arrival.started)
-                reply = await self._gateway.pipeline.score(asked, opened.call(arrival, message))
+                reply = await self._gateway.pipeline.score(asked, opened.call(arrival, asked_ms))
                 note(arrival.notes, asked, reply)
-                return score_response(reply, self._tiers).SerializeToString()
+                return response_bytes(asked, reply, self._tiers)
 
         return await self._calls.serve(f"/{SERVICE}/Score", Scope.SCORE, context, answer)
+
+    def _read(self, raw: bytes, tenant: str) -> tuple[ScoreRequest, float | None]:
+        message = parse(pb.ScoreRequest, raw)
+        asked = score_request(message, tenant)
+        check_limits(asked, self._gateway.settings.limits)
+        return asked, deadline_ms(message)
 
     async def _explain(self, raw: bytes, context: Context) -> bytes:
         async def answer(opened: Opened) -> bytes:
@@ -69,7 +76,7 @@ class Relevance:
                 message = parse(pb.ExplainRequest, raw)
                 asked = explain_request(message)
                 check_limits(asked, self._gateway.settings.limits, ONE_ITEM)
-                reply = await self._gateway.pipeline.explain(asked, opened.call(arrival, message))
+                reply = await self._gateway.pipeline.explain(asked, opened.call(arrival, deadline_ms(message)))
                 note(arrival.notes, asked, reply)
                 return explain_response(reply, self._tiers).SerializeToString()
 

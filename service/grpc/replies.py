@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from models.engines.port import ItemStatus
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from models.tiers import Band
+    from service.request import ScoreRequest
 
 _TO_STATUS: Final[dict[ItemStatus, str]] = {status: f"ITEM_STATUS_{status.name}" for status in ItemStatus}
 _FROM_STATUS: Final = {pb.ItemStatus.Value(name): status for status, name in _TO_STATUS.items()}
@@ -40,6 +42,18 @@ def score_response(reply: ScoreReply, tiers: Sequence[str]) -> pb.ScoreResponse:
         timings_ms=reply.timings_ms,
         usage=_usage(reply.usage),
     )
+
+
+def response_bytes(asked: ScoreRequest, reply: ScoreReply, tiers: Sequence[str]) -> bytes:
+    """The serialised message of a reply. The results of a request that comes again are written once.
+
+    Parts of a message that are serialised apart make the whole one when they are put together: protobuf says so.
+    """
+    known: tuple[tuple[ItemResult, ...], bytes] | None = asked.derived.get("results")
+    if known is None or known[0] != reply.results:  # equal at once where they are the same objects
+        known = reply.results, pb.ScoreResponse(results=item_results(reply.results)).SerializeToString()
+        asked.derived["results"] = known
+    return score_response(replace(reply, results=()), tiers).SerializeToString() + known[1]
 
 
 def explain_response(reply: ExplainReply, tiers: Sequence[str]) -> pb.ExplainResponse:

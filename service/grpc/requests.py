@@ -138,6 +138,11 @@ def _context_message(context: Literal["auto", "none"] | OwnContextBody) -> pb.Co
     return None if context == "auto" else pb.Context(retrieval=pb.RETRIEVAL_NONE)
 
 
+def deadline_ms(message: pb.ScoreRequest | pb.ExplainRequest) -> float | None:
+    """How long the caller says that it waits."""
+    return message.deadline_ms if message.HasField("deadline_ms") else None
+
+
 def _check_deadline(message: pb.ScoreRequest | pb.ExplainRequest) -> None:
     if message.HasField("deadline_ms") and not 0 < message.deadline_ms <= LONGEST_DEADLINE_MS:
         raise _DoubtfulError

@@ -10,7 +10,7 @@ from service.errors import NotReadyError, invalid
 from service.grpc.calls import CLIENT_GONE, as_service_error
 from service.grpc.failures import status_of
 from service.grpc.replies import item_results, score_response
-from service.grpc.requests import parse, score_request
+from service.grpc.requests import deadline_ms, parse, score_request
 from service.grpc.v1 import relevance_pb2 as pb
 from service.limits import check_limits
 from service.notes import note
@@ -124,7 +124,7 @@ class Stream:
             raise invalid("#/top_n", "leave it out on a stream: results come as they are done, not best first")
         check_limits(asked, self._gateway.settings.limits)
         arrival.timings_ms.add("parse", arrival.started)
-        call = self._opened.call(arrival, message.request)
+        call = self._opened.call(arrival, deadline_ms(message.request))
         parts: asyncio.Queue[Sequence[ItemResult]] = asyncio.Queue()
         sent: set[int] = set()
 

@@ -18,7 +18,8 @@ from service.gate import deadline_of, header_budgets
 from service.http.arrival import arrival_of
 from service.http.body import declared_size, read_body
 from service.http.leaving import while_connected
-from service.http.repeats import Repeats
+from service.parse import parse_body
+from service.repeats import Repeats
 from service.request import Call
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class JsonRoute(APIRoute):
         """The handler that replaces FastAPI's."""
         endpoint = self.endpoint
         hints = get_type_hints(endpoint)
-        repeats = Repeats(hints["body"])
+        repeats = Repeats(lambda raw, _: parse_body(hints["body"], raw))
         dump = TypeAdapter(hints["return"]).dump_json
 
         async def handle(request: Request) -> Response:

@@ -7,7 +7,13 @@ from dataclasses import replace
 import pytest
 
 from models.engines.port import ItemStatus
-from service.grpc.replies import explain_reply, explain_response, score_reply, score_response
+from service.grpc.replies import (
+    explain_reply,
+    explain_response,
+    response_bytes,
+    score_reply,
+    score_response,
+)
 from service.grpc.v1 import relevance_pb2 as pb
 from service.reply import (
     AttributeJudgement,
@@ -20,6 +26,7 @@ from service.reply import (
     Usage,
     Versions,
 )
+from service.request import ScoreRequest
 
 TIERS = ("best", "worst")
 RESULT = ItemResult("a", 3, ItemStatus.OK, "best", "b", "Good", 0.75, 0.25, {"best": 0.75, "worst": 0.25}, 0.5, (), ())
@@ -58,6 +65,19 @@ def test_a_reply_comes_back_equal(reply: ScoreReply) -> None:
     """Nothing is lost or rounded, and null stays apart from zero and from empty."""
     raw = score_response(reply, TIERS).SerializeToString()
     assert score_reply(pb.ScoreResponse.FromString(raw)) == reply
+
+
+def test_a_request_that_comes_again_gets_its_own_answer() -> None:
+    """What is remembered of the last answer shows in none that differs."""
+    asked = ScoreRequest("q", ())
+    for reply in (
+        SCORE,
+        SCORE,
+        replace(SCORE, results=(LATE,)),
+        replace(SCORE, id="other"),
+        replace(SCORE, results=()),
+    ):
+        assert score_reply(pb.ScoreResponse.FromString(response_bytes(asked, reply, TIERS))) == reply
 
 
 @pytest.mark.parametrize(

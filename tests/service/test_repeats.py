@@ -9,7 +9,8 @@ import pytest
 
 from models.engines.port import ItemStatus
 from service.errors import InvalidRequestError, MalformedBodyError
-from service.http.repeats import Repeats
+from service.parse import parse_body
+from service.repeats import Repeats
 from service.request import Caller
 from service.schemas import JinaRerankBody, ScoreBody
 from tests.service.conftest import OverlapEngine
@@ -28,9 +29,14 @@ def raw_of(query: str = "q", **more: Any) -> bytes:
     return json.dumps({"query": query, "items": [{"id": "a", "title": "abcd"}], **more}).encode()
 
 
+def read(raw: bytes, _: str) -> ScoreBody:
+    """As the HTTP door reads it."""
+    return parse_body(ScoreBody, raw)
+
+
 def test_equal_bytes_are_read_once() -> None:
     """The same body and the same request; other bytes are another one."""
-    repeats = Repeats(ScoreBody)
+    repeats = Repeats(read)
     body = repeats.read(raw_of(), CALLER)
     again = repeats.read(raw_of(), CALLER)
     assert body is again
@@ -41,13 +47,13 @@ def test_equal_bytes_are_read_once() -> None:
 
 def test_tenants_do_not_share() -> None:
     """What one has sent makes no other's request quicker."""
-    repeats = Repeats(ScoreBody)
+    repeats = Repeats(read)
     assert repeats.read(raw_of(), CALLER) is not repeats.read(raw_of(), Caller("other"))
 
 
 def test_a_refused_body_is_refused_again() -> None:
     """Nothing of it is remembered."""
-    repeats = Repeats(ScoreBody)
+    repeats = Repeats(read)
     for _ in range(2):
         with pytest.raises(InvalidRequestError):
             repeats.read(raw_of(top_n=0), CALLER)
@@ -59,7 +65,7 @@ def test_a_refused_body_is_refused_again() -> None:
 def test_the_bytes_are_bounded_and_the_oldest_go_first() -> None:
     """A body that alone takes much of the room is not remembered."""
     size = len(raw_of())
-    repeats = Repeats(ScoreBody, limit_bytes=12 * size)
+    repeats = Repeats(read, limit_bytes=12 * size)
     first = repeats.read(raw_of("a"), CALLER)
     for letter in "bcdefghijkl":
         repeats.read(raw_of(letter), CALLER)
