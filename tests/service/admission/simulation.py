@@ -123,3 +123,28 @@ class Simulation:
             self._count += 1
             tokens = PREFIX + ITEM * ticket.items
             heapq.heappush(self._jobs, Job(deadline.at, self._count, at, tokens, stream, ticket, room.pop_all()))
+
+
+class Batching(Simulation):
+    """An engine that computes several requests side by side, each in the time that one takes alone.
+
+    Args:
+        slots: requests at a time.
+        seconds: that each takes.
+    """
+
+    def __init__(self, slots: int, seconds: float, streams: list[Stream]) -> None:
+        super().__init__(slots * COST / seconds, streams)
+        self._slots = slots
+        self._seconds = seconds
+        self._running: list[tuple[float, Job]] = []
+
+    def _compute(self, until: float) -> None:
+        while True:
+            while self._jobs and len(self._running) < self._slots:
+                job = heapq.heappop(self._jobs)
+                heapq.heappush(self._running, (self.now + self._seconds, job))
+            if not self._running or self._running[0][0] > until:
+                return
+            self.now, job = heapq.heappop(self._running)
+            self._end(job, computed=1.0)

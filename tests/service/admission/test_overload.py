@@ -7,7 +7,7 @@ import pytest
 from service.admission.ladder import Step
 from service.admission.settings import AdmissionSettings
 from service.request import Caller, Priority
-from tests.service.admission.simulation import COST, Simulation, Stream
+from tests.service.admission.simulation import COST, Batching, Simulation, Stream
 
 RATE = 10.0 * COST  # ten requests a second
 SECONDS = 60.0
@@ -107,6 +107,15 @@ def test_a_slower_engine_is_noticed_before_many_are_late() -> None:
     late = [at for at in stream.late if at > SECONDS / 2 + 3.0]
     assert len(late) <= 1
     assert goodput(stream, since=SECONDS / 2 + 3.0) >= 4.4
+
+
+def test_the_capacity_of_a_batching_engine_is_found_out() -> None:
+    """Alone a request shows an eighth of what the engine can do; under load the estimate grows to all of it."""
+    stream = Stream(Caller(), rate=80.0)
+    simulation = Batching(slots=8, seconds=0.2, streams=[stream])
+    simulation.run(SECONDS)
+    assert goodput(stream, since=5.0) >= 0.9 * 40.0
+    assert len(stream.late) <= 0.02 * len(stream.good)
 
 
 def test_under_brown_out_more_callers_get_the_first_items() -> None:
