@@ -212,7 +212,7 @@ class Pipeline:
         with stage(call, "recall"):
             recalled = await cache.recall(tenant, basis, request, call.deadline)
         if not recalled.missing and recalled.fetched is not None:
-            if recalled.due:
+            if recalled.due and self._step(call) is Step.EVERYTHING:
                 cache.refresh(recalled, partial(self._refresh, cache, recalled, request, call.caller))
             tokens = prompt_tokens(recalled.rows)
             return Answered(recalled.fetched, recalled.rows, tokens, len(recalled.rows))
