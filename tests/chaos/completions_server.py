@@ -6,6 +6,7 @@ tests there hold the dialect to it.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,13 @@ def create_server(cache_dir: Path) -> Starlette:
         body = await request.json()
         prompts, labels = body["prompt"], body["logprob_token_ids"]
         assert tuple(labels) == tuple(manifest.label_token_ids)
-        scores = await engine.score((), prompts, Deadline.never())
+        scoring = asyncio.create_task(engine.score((), prompts, Deadline.never()))
+        while not scoring.done():
+            await asyncio.wait({scoring}, timeout=0.05)
+            if await request.is_disconnected():  # as vLLM does: nobody waits for this any more
+                scoring.cancel()
+                return JSONResponse({})
+        scores = scoring.result()
         read = [{f"token_id:{k}": float(v) for k, v in zip(labels, row, strict=True)} for row in scores.logprobs]
         choices = [{"index": n, "logprobs": {"top_logprobs": [each]}} for n, each in enumerate(read)]
         return JSONResponse({"choices": choices, "usage": {"prompt_tokens": sum(map(len, prompts))}})

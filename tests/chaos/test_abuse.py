@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 REQUESTS = 10_000 if LONG else 500
 AT_A_TIME = 32
 MEGABYTE = 2**20
+MOST_GROWTH = 40  # megabytes in the second half
 PATHS = ("/v1/score", "/v1/explain", "/v1/rerank", "/v2/rerank", "/v1/models", "/livez", "/nowhere", "/v1/score/../x")
 
 
@@ -154,14 +155,11 @@ async def test_after_any_number_of_bad_requests_comes_a_right_answer(folder: Pat
         port = urlsplit(caller.service.http).port
         assert port is not None
         seen: Counter[str] = Counter()
-        chances = [random.Random(n) for n in range(REQUESTS)]
-        before = footprint_of(caller.service.process.pid)
-
-        async def work() -> None:
-            while chances:
-                await send(port, chances.pop(), body, seen)
-
-        await asyncio.gather(*(work() for _ in range(AT_A_TIME)))
+        prints = [footprint_of(caller.service.process.pid)]
+        for half in range(2):
+            chances = [random.Random(n) for n in range(half * REQUESTS // 2, (half + 1) * REQUESTS // 2)]
+            await asyncio.gather(*(work(port, chances, body, seen) for _ in range(AT_A_TIME)))
+            prints.append(footprint_of(caller.service.process.pid))
         assert set(seen) <= {
             *("200", "400", "401", "404", "405", "408", "413", "415", "422", "429", "431", "503", "504"),
             *("closed", "left"),
@@ -169,9 +167,16 @@ async def test_after_any_number_of_bad_requests_comes_a_right_answer(folder: Pat
         assert seen["200"]
         await caller.until_ready()
         assert (await caller.score(body)).verdicts == right.verdicts
-        await until(lambda: footprint_of(caller.service.process.pid).descriptors <= before.descriptors + 4)
-        after = footprint_of(caller.service.process.pid)
-        assert after.resident - before.resident < 96 * MEGABYTE
+        most = prints[0].descriptors + 4
+        await until(lambda: footprint_of(caller.service.process.pid).descriptors <= most)
+        resident = [p.resident / MEGABYTE for p in prints]
+        assert resident[2] - resident[1] < MOST_GROWTH  # the first half also fills caches and allocators' pools
         assert not any("exception" in line for line in caller.service.lines), caller.service.lines
-        grown = (after.resident - before.resident) / MEGABYTE
-        print(f"abuse: {REQUESTS} requests, {dict(seen)}, memory +{grown:.0f} MB")  # noqa: T201
+        memory = " to ".join(f"{size:.0f}" for size in resident)
+        print(f"abuse: {REQUESTS} requests, {dict(seen)}, memory {memory} MB")  # noqa: T201
+
+
+async def work(port: int, chances: list[random.Random], body: dict[str, Any], seen: Counter[str]) -> None:
+    """Send one after the other."""
+    while chances:
+        await send(port, chances.pop(), body, seen)

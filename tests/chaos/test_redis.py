@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CALLS = 100 if LONG else 10
-ROUNDS = 5 if LONG else 1
+ROUNDS = 2 if LONG else 1
 
 
 class Stage:
