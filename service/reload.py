@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from models.errors import ModelError
-from models.manifest import load_manifest
+from models.manifest import MANIFEST_NAME, load_manifest
 from service.canary import unfit
 from service.gateway import open_judge
 from service.settings import EngineName, SettingsError
@@ -75,6 +75,28 @@ async def reload(gateway: Gateway, open_: Callable[[Settings], Judge] = open_jud
                 extra={"fields": {"what": name, "version": found.version, "detail": found.detail}},
             )
     return Reloaded(checkpoint, knowledge)
+
+
+async def follow_checkpoint(gateway: Gateway, seconds: float, open_: Callable[[Settings], Judge] = open_judge) -> None:
+    """Reload whenever the checkpoint's manifest is another file than before, until cancelled.
+
+    A refused one is not tried again until it changes again.
+    """
+    seen = _stamp(gateway.settings)
+    while True:
+        await asyncio.sleep(seconds)
+        if (stamp := _stamp(gateway.settings)) != seen:
+            seen = stamp
+            await reload(gateway, open_)
+
+
+def _stamp(settings: Settings) -> tuple[int, ...]:
+    """Tells one manifest file from another, links followed; empty while there is none."""
+    try:
+        found = (settings.checkpoint / MANIFEST_NAME).stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 async def _look(live: Live) -> Outcome:

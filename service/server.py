@@ -16,6 +16,7 @@ from service.http.admin import create_admin
 from service.http.app import create_app
 from service.http.door import HttpDoor
 from service.knowledge import follow
+from service.reload import follow_checkpoint
 from service.sockets import open_ports
 
 if TYPE_CHECKING:
@@ -171,6 +172,8 @@ async def _watch(gateway: Gateway) -> None:
         if gateway.tls is not None:
             certificates = follow_files(gateway.tls.refresh, gateway.settings.access.refresh_seconds)
             tasks.create_task(certificates, name="certificates")
+        if (pause := gateway.settings.checkpoint_refresh_seconds) is not None:
+            tasks.create_task(follow_checkpoint(gateway, pause), name="checkpoint")
         if gateway.shadow is not None:
             tasks.create_task(gateway.shadow.run(), name="shadow")
         for name, live in gateway.knowledge.items():

@@ -126,6 +126,9 @@ class Settings(BaseSettings):
     )
 
     checkpoint: Path = Field(default=SHIPPED, description="checkpoint folder with its tierwise.json")
+    checkpoint_refresh_seconds: float | None = Field(
+        default=None, gt=0, description="pause between looks for a new checkpoint in its folder; none if unset"
+    )
     engine: EngineName = Field(default=EngineName.ONNX_INT8, description="engine behind the port")
     workers: int = Field(default=1, gt=0, description="processes that share the port, each with an engine of its own")
     threads: int | None = Field(

@@ -14,7 +14,7 @@ from models.engines.port import Scores
 from models.manifest import SHIPPED, load_manifest, save_manifest
 from service.access.keys import key_hash, key_id, new_key
 from service.http.admin import create_admin
-from service.reload import reload
+from service.reload import follow_checkpoint, reload
 from tests.service.conftest import Door, OverlapEngine, judge_on
 from tests.service.processes import serving
 from tests.service.test_knowledge import FakeLive
@@ -131,6 +131,28 @@ async def test_other_tiers_are_another_release(door: Door, folder: Path) -> None
     assert "other tiers" in found.checkpoint.detail
 
 
+async def test_a_changed_folder_is_noticed(door: Door, folder: Path) -> None:
+    """Where the operator wants that: once for each change, also when the change was refused."""
+    engines: list[OverlapEngine] = []
+
+    def open_(settings: Settings) -> Judge:
+        engines.append(WrongEngine() if len(engines) == 0 else OverlapEngine())
+        return judge_on(settings.checkpoint, engines[-1])
+
+    watch = asyncio.create_task(follow_checkpoint(door.gateway, 0.01, open_))
+    await asyncio.sleep(0.1)
+    assert not engines
+    for expected, beta in ((1, 0.25), (2, 0.3)):
+        change(folder, beta=beta)
+        async with asyncio.timeout(30):
+            while len(engines) < expected or door.gateway.reloading.locked():  # noqa: ASYNC110 # the fake sets no event
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert len(engines) == expected
+    watch.cancel()
+    assert door.gateway.pipeline.judge.manifest.beta == 0.3
+
+
 async def test_knowledge_is_looked_for_too(door: Door) -> None:
     """At once, not when the next look is due; a refusal says why."""
     door.gateway.knowledge = {"knowledge": FakeLive(["take"]), "tenants.a.knowledge": FakeLive(["refuse"])}
@@ -164,15 +186,16 @@ async def test_reloading_needs_the_admin_scope(open_door: OpenDoor) -> None:
             assert (await client.post("/admin/reload", headers={"x-api-key": key})).status_code == 403
 
 
-def test_a_real_service_takes_a_real_checkpoint(tmp_path: Path) -> None:
+def test_real_workers_take_a_real_checkpoint(tmp_path: Path) -> None:
     """`tierwise serve` on a copy of the shipped one, whose threshold is calibrated anew under its feet."""
     folder = shutil.copytree(SHIPPED, tmp_path / "checkpoint")
-    with serving(tmp_path, checkpoint=folder) as service, httpx.Client(timeout=60.0) as client:
+    with serving(tmp_path, checkpoint=folder, workers=2) as service, httpx.Client(timeout=60.0) as client:
         before = client.post(f"{service.http}/v1/score", json=BODY).json()["versions"]
         change(folder, beta=min(0.99, load_manifest(folder).beta + 0.001))
         answer = client.post(f"{service.admin}/admin/reload")
-        after = client.post(f"{service.http}/v1/score", json=BODY).json()["versions"]
-        assert (answer.status_code, answer.json()["checkpoint"]["outcome"]) == (200, "taken")
-        assert before["checkpoint"] == after["checkpoint"]
-        assert before["tiers"] != after["tiers"]
+        after = [httpx.post(f"{service.http}/v1/score", json=BODY, timeout=60.0).json()["versions"] for _ in range(10)]
+        assert answer.status_code == 200
+        assert [one["checkpoint"]["outcome"] for one in answer.json().values()] == ["taken", "taken"]
+        assert {one["checkpoint"] for one in after} == {before["checkpoint"]}
+        assert {one["tiers"] for one in after} == {load_manifest(folder).tiers_id} != {before["tiers"]}
         assert service.ready()
