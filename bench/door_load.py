@@ -29,7 +29,6 @@ import uvloop
 
 from bench.doors import bodies
 from models.manifest import SHIPPED
-from service.grpc.replies import score_response
 from service.grpc.requests import score_message
 from service.grpc.v1 import relevance_pb2 as pb
 from service.grpc.v1 import relevance_pb2_grpc as stubs
@@ -228,9 +227,8 @@ async def first_reply(port: int, raws: Sequence[bytes]) -> tuple[bytes, bytes]:
         replies = [pb.ScoreResponse.FromString(await call(raw)) for raw in raws]
         again = pb.ScoreResponse.FromString(await call(raws[0]))
     assert again.usage.cached_items == len(again.results), "the cache does not answer"
-    reply = score_reply(again)
     assert len({len(r.results) for r in replies}) == 1
-    return TypeAdapter(ScoreReply).dump_json(reply), score_response(reply, again.tiers).SerializeToString()
+    return TypeAdapter(ScoreReply).dump_json(score_reply(again)), again.SerializeToString()
 
 
 def figures(items: int, rates: dict[str, list[float]], busy: dict[str, list[float]]) -> dict[str, Any]:

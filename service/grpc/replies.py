@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from models.engines.port import ItemStatus
@@ -29,15 +28,14 @@ _TO_STATUS: Final[dict[ItemStatus, str]] = {status: f"ITEM_STATUS_{status.name}"
 _FROM_STATUS: Final = {pb.ItemStatus.Value(name): status for status, name in _TO_STATUS.items()}
 
 
-def score_response(reply: ScoreReply, tiers: Sequence[str]) -> pb.ScoreResponse:
-    """The message of a reply. `tiers` are the checkpoint's, best first."""
+def score_summary(reply: ScoreReply, tiers: Sequence[str]) -> pb.ScoreResponse:
+    """The message of a reply without its results. `tiers` are the checkpoint's, best first."""
     return pb.ScoreResponse(
         id=reply.id,
         model=reply.model,
         versions=_versions(reply.versions),
         context=_context(reply.context),
         tiers=tiers,
-        results=item_results(reply.results),
         degraded=reply.degraded,
         timings_ms=reply.timings_ms,
         usage=_usage(reply.usage),
@@ -53,7 +51,7 @@ def response_bytes(asked: ScoreRequest, reply: ScoreReply, tiers: Sequence[str])
     if known is None or known[0] != reply.results:  # equal at once where they are the same objects
         known = reply.results, pb.ScoreResponse(results=item_results(reply.results)).SerializeToString()
         asked.derived["results"] = known
-    return score_response(replace(reply, results=()), tiers).SerializeToString() + known[1]
+    return score_summary(reply, tiers).SerializeToString() + known[1]
 
 
 def explain_response(reply: ExplainReply, tiers: Sequence[str]) -> pb.ExplainResponse:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from service.errors import NotReadyError, invalid
 from service.grpc.calls import CLIENT_GONE, as_service_error
 from service.grpc.failures import status_of
-from service.grpc.replies import item_results, score_response
+from service.grpc.replies import item_results, score_summary
 from service.grpc.requests import deadline_ms, parse, score_request
 from service.grpc.v1 import relevance_pb2 as pb
 from service.limits import check_limits
@@ -142,7 +141,7 @@ class Stream:
             sending.cancel()
         await self._send_results(message.id, [r for r in reply.results if r.index not in sent])
         note(arrival.notes, asked, reply)
-        return pb.ScoreStreamResponse(id=message.id, done=score_response(replace(reply, results=()), self._tiers))
+        return pb.ScoreStreamResponse(id=message.id, done=score_summary(reply, self._tiers))
 
     async def _send_results(self, name: str, results: Sequence[ItemResult]) -> None:
         if results:

@@ -10,9 +10,9 @@ from models.engines.port import ItemStatus
 from service.grpc.replies import (
     explain_reply,
     explain_response,
+    item_results,
     response_bytes,
     score_reply,
-    score_response,
 )
 from service.grpc.v1 import relevance_pb2 as pb
 from service.reply import (
@@ -63,7 +63,7 @@ EXPLAIN = ExplainReply(
 )
 def test_a_reply_comes_back_equal(reply: ScoreReply) -> None:
     """Nothing is lost or rounded, and null stays apart from zero and from empty."""
-    raw = score_response(reply, TIERS).SerializeToString()
+    raw = response_bytes(ScoreRequest("q", ()), reply, TIERS)
     assert score_reply(pb.ScoreResponse.FromString(raw)) == reply
 
 
@@ -93,5 +93,5 @@ def test_an_explanation_comes_back_equal(reply: ExplainReply) -> None:
 def test_every_status_has_its_number(status: ItemStatus) -> None:
     """The protocol knows every status that an item can have."""
     reply = replace(SCORE, results=(replace(LATE, status=status),))
-    (result,) = score_response(reply, TIERS).results
+    (result,) = item_results(reply.results)
     assert pb.ItemStatus.Name(result.status) == f"ITEM_STATUS_{status.name}"
