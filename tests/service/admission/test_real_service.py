@@ -67,6 +67,23 @@ def test_too_much_is_refused_and_forgotten_at_once(folder: Path) -> None:
         assert service.total("tierwise_admitted_requests") == 0
 
 
+def test_more_items_than_the_deadline_allows_are_answered_in_part(folder: Path) -> None:
+    """The first answer is cut by the engine at the deadline, the next by admission, which knows the rate by then."""
+    products = read_catalogue()
+    many = [{**product, "id": str(n)} for n, product in enumerate((products * 10)[:256])]
+    with serving(folder, threads=1, cache={"enabled": False}) as service:
+        for query in ("usb cable", "desk lamp"):
+            asked = {"query": query, "items": many, "deadline_ms": 900}
+            reply = httpx.post(f"{service.http}/v1/score", json=asked, timeout=PATIENCE_SECONDS)
+            assert reply.status_code in {200, 504}  # a very busy machine may not score one in time
+            if reply.status_code == 200:
+                statuses = Counter(result["status"] for result in reply.json()["results"])
+                assert sum(statuses.values()) == len(many)
+                assert statuses["ok"] > 0
+                assert reply.json()["degraded"] == (["deadline"] if statuses["expired"] else [])
+                assert set(statuses) <= {"ok", "expired"}
+
+
 def test_two_workers_let_in_what_a_quota_allows_together(folder: Path) -> None:
     """Each enforces half of it, so that the sum holds however the connections fall."""
     quota = {"requests_per_second": 4.0, "burst_seconds": 5.0}
