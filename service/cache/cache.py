@@ -107,7 +107,7 @@ class ResultCache:
             for shared, key in self._unproved:
                 self.memory.drop(key)
                 if self.remote is not None:
-                    self.remote.write(shared, [(key, b"")], 0.0)  # no entry, and gone after a millisecond
+                    self.remote.forget(shared, key)
         self._unproved.clear()
         self._trusted = right
 

@@ -63,7 +63,7 @@ class RemoteCache:
         self._client = open_(settings, self._patience)
         self._connections = settings.redis_connections
         self._limit = settings.redis_queue
-        self._queue: deque[tuple[bytes, bytes, int]] = deque()
+        self._queue: deque[tuple[bytes, bytes | None, int]] = deque()  # name, value or None to remove it, milliseconds
         self._writer: asyncio.Task[None] | None = None
         self._reading = 0
         self._told = ""  # what the log has last said to be wrong
@@ -104,8 +104,12 @@ class RemoteCache:
         names = _names(shared, [key for key, _ in values])
         milliseconds = max(1, int(seconds * 1000.0))
         self._queue.extend((name, value, milliseconds) for name, (_, value) in zip(names, values, strict=True))
-        if self._writer is None or self._writer.done():
-            self._writer = self._own(self._write())
+        self._start_writer()
+
+    def forget(self, shared: bytes, key: bytes) -> None:
+        """Queue the removal of a value, behind what is queued and whatever the length of the queue. Returns at once."""
+        self._queue.extend((name, None, 0) for name in _names(shared, [key]))
+        self._start_writer()
 
     async def close(self) -> None:
         """Write what is queued if that is quick, end every task, close the connections."""
@@ -119,6 +123,10 @@ class RemoteCache:
                 await close_client(self._client)
         except Exception as error:  # noqa: BLE001 # the process ends; nothing depends on a good farewell
             log.info("cache: closing Redis: %s", type(error).__name__)
+
+    def _start_writer(self) -> None:
+        if self._writer is None or self._writer.done():
+            self._writer = self._own(self._write())
 
     async def _get(self, names: list[bytes]) -> list[bytes | None]:
         values = await self._client.mget(names)
@@ -168,13 +176,16 @@ class RemoteCache:
                 async with asyncio.timeout(self._patience):
                     pipeline = self._client.pipeline(transaction=False)
                     for name, value, milliseconds in batch:
-                        pipeline.set(name, value, px=milliseconds)
+                        if value is None:
+                            pipeline.delete(name)
+                        else:
+                            pipeline.set(name, value, px=milliseconds)
                     await pipeline.execute()
             except Exception as error:  # noqa: BLE001 # whatever Redis does, by contract
                 self.stats.dropped += len(batch)
                 self._failed("write", self.writes, error)
             else:
-                self.stats.stored += len(batch)
+                self.stats.stored += sum(value is not None for _, value, _ in batch)
                 self.writes.succeeded()
 
     def _failed(self, doing: str, breaker: Breaker, error: BaseException) -> None:
