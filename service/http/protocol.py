@@ -111,6 +111,12 @@ class _Protocol(HttpToolsProtocol):
         if not self._refused:
             super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._phase is _Phase.HEAD and not self.transport.is_closing():
+            self._timed = None  # the time that the caller waited for us was not its own
+            self._watch()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._unread = self.loop.call_later(self.limits.write_seconds, self.transport.abort)

@@ -218,9 +218,9 @@ async def test_one_connection_too_many_is_turned_away() -> None:
 
 async def test_patience_is_for_the_caller_and_not_for_us() -> None:
     """An answer may take longer than any of the limits, also with more requests waiting on the connection."""
-    async with serving(**QUICK) as server:
+    async with serving(head_seconds=1, body_seconds=1, write_seconds=1) as server:
         wire = await server.connect()
-        slow = b"POST /%d?1 HTTP/1.1\r\nhost: tierwise\r\ncontent-length: 3\r\n\r\nabc"
+        slow = b"POST /%d?1.3 HTTP/1.1\r\nhost: tierwise\r\ncontent-length: 3\r\n\r\nabc"
         wire[1].write(slow % 1 + slow % 2 + slow % 3 + b"GET /4 HTTP/1.1\r\n")
         for n in (1, 2, 3):
             status, body = await answer(wire)
