@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _JUNK: Final = re.compile(r"\W+")
 _REASON_TOKENS: Final = 20
+_CLOSED: Final = 16  # more than any tokenizer needs for one of the schema's words
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class AnswerWriter:
         """
         hint: list[int] = []
         if row.verdicts is not None and row.verdicts.category is not None:
-            hint += [*self._markers[0], *self._value(str(row.verdicts.category), 4)]
+            hint += [*self._markers[0], *self._value(str(row.verdicts.category), _CLOSED)]
             hint += [*self._markers[1], *self._value(_listed(row), 24)]
         if level > 1 or not hint:
             hint.append(self.manifest.label_token_ids[self.tier(row)])
@@ -95,17 +96,31 @@ class AnswerWriter:
         return [*prompt[:end], *hint, *prompt[end:]]
 
     def answer(self, tier: int, rationale: Rationale | None) -> list[int]:
-        """Label, rationale and end token; a rationale that would be longer than the limit loses its reason's end."""
+        """Label, rationale and end token.
+
+        Where the rationale would be longer than the limit, its last attributes go, then the end of its reason; a field
+        is never cut in the middle of a closed value.
+        """
         label = [self.manifest.label_token_ids[tier]]
         if rationale is None:
             return label
-        attributes = ", ".join(f"{name} {verdict}" for name, verdict in rationale.attributes) or "none"
-        values = (str(rationale.category), attributes, str(rationale.context), rationale.reason)
-        budgets = (4, max(4, self._limit - 16), 4, _REASON_TOKENS)
-        body: list[int] = []
-        for marker, value, budget in zip(self._markers, values, budgets, strict=True):
-            body += [*marker, *self._value(value, budget)]
-        return [*label, *body[: self._limit - 1], self.manifest.rationale.end_token_id]
+        body = [*self._markers[0], *self._value(str(rationale.category), _CLOSED)]
+        use = [*self._markers[2], *self._value(str(rationale.context), _CLOSED), *self._markers[3]]
+        room = self._limit - len(body) - len(use) - 1
+        body += [*self._markers[1], *self._attributes(rationale, room - len(self._markers[1])), *use]
+        room = self._limit - len(body) - 1
+        if room > 0 and rationale.reason:
+            body += self._value(rationale.reason, min(room, _REASON_TOKENS))
+        return [*label, *body, self.manifest.rationale.end_token_id]
+
+    def _attributes(self, rationale: Rationale, room: int) -> tuple[int, ...]:
+        """As many verdicts as fit, `none` where none does."""
+        told = [f"{name} {verdict}" for name, verdict in rationale.attributes]
+        for count in range(len(told), 0, -1):
+            ids = self._value(", ".join(told[:count]), room + 1) if room > 0 else ()
+            if 0 < len(ids) <= room:
+                return ids
+        return self._value("none", _CLOSED)
 
     def gold(self, row: Row) -> list[int]:
         """The answer to learn: the gold tier, with the rationale that the gold verdicts give, if there are any."""

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from models.catalogue import Product
 from models.errors import ModelError
+from models.train.stages.config import load_config
 from retrieval.cards import make_cards
 from retrieval.errors import KnowledgeError
 from service.commands.embedder import embedder
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 _console: Final = Console(stderr=True)
+STAGES: Final = {
+    "sft": "Learn labelled pairs: the label first, then the rationale.",
+    "dpo": "Learn from the model's own right and wrong answers.",
+    "grpo": "Reinforce right answers; prompts that are too easy or too hard are left out.",
+    "dyknow": "Reinforce with and without a chunk of knowledge, so that the judge learns when to use it.",
+    "agrl": "Reinforce answers whose tier follows from their own verdicts; guide where all fail.",
+    "srpo": "Reinforce every step of the rationale, easy pairs first.",
+    "distill": "Teach a small judge a big one's probabilities, on unlabelled pairs.",
+}
 # What in a card's keys calls for it, by the kind of card.
 _CALLING: Final = {"brand": "brand", "type": "type", "series": "series", "fits": "device", "takes": "device"}
 
@@ -75,6 +85,51 @@ def bootstrap(
     except ModuleNotFoundError as error:
         typer.echo(f"tierwise train bootstrap: {error.name} is missing: pip install 'tierwise[train]'", err=True)
         raise typer.Exit(2) from error
+
+
+def _stage(name: str, summary: str) -> None:
+    """Add `tierwise train NAME --config FILE`."""
+
+    def command(
+        config: Annotated[Path, typer.Option(help="Settings of the run, YAML; paths in it are relative to the file.")],
+        *,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Run a few steps, save nothing, and estimate time and memory.")
+        ] = False,
+    ) -> None:
+        try:
+            _run_stage(name, config, dry_run=dry_run)
+        except (ModelError, OSError) as error:
+            typer.echo(f"tierwise train {name}: {error}", err=True)
+            raise typer.Exit(2) from error
+        except ModuleNotFoundError as error:
+            typer.echo(f"tierwise train {name}: {error.name} is missing: pip install 'tierwise[train]'", err=True)
+            raise typer.Exit(2) from error
+
+    told = f"{summary}\n\nKilled? The same command goes on where it was. Settings and recipes: docs/training.md."
+    app.command(name, help=told)(command)
+
+
+for _name, _summary in STAGES.items():
+    _stage(_name, _summary)
+
+
+def _run_stage(name: str, path: Path, *, dry_run: bool) -> None:
+    config = load_config(name, path)
+    from models.train.stages.registry import estimate_stage, run_stage  # noqa: PLC0415 - torch is an extra
+    from models.train.stages.run import CHECKPOINT, shown  # noqa: PLC0415
+
+    with _bars() as progress:
+        if dry_run:
+            estimate = estimate_stage(config, progress)
+        else:
+            figures = run_stage(name, config, progress)
+    if dry_run:
+        shown(estimate, typer.echo)
+        return
+    checkpoint = config.output / CHECKPOINT
+    typer.echo(f"{checkpoint}: {figures or 'no validation rows, so no figures and no canaries'}")
+    typer.echo(f"Next: tierwise calibrate --pairs {config.valid or 'HELD_OUT'} --checkpoint {checkpoint} --write")
 
 
 def _bootstrap(

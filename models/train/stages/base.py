@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -71,6 +72,8 @@ def open_base(config: StageConfig) -> Base:
         raise TrainingError(f"{folder} is not a causal language model that transformers loads: {error}") from error
     if tokenizer.pad_token_id is None:
         raise TrainingError(f"the tokenizer of {folder} has no padding token: name one in tokenizer_config.json")
+    # TRL and PEFT ask transformers by a name that transformers is giving up.
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
     score_answers_only()
     freeze_carriers(model)
     ends = model.generation_config.eos_token_id

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
 import resource
 import shutil
 import time
@@ -16,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from peft import LoraConfig
+from torch.utils.tensorboard import SummaryWriter
 from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from models.engines.onnx.architecture import read_architecture
@@ -39,6 +40,7 @@ STATE: Final = "state"
 CHECKPOINT: Final = "checkpoint"
 SETTINGS: Final = "settings.json"
 REPORT: Final = "report.json"
+TENSORBOARD: Final = "tensorboard"
 # Changing these does not change what has been learned so far.
 _FREE: Final = frozenset({"output", "valid", "save_steps", "log_steps", "name"})
 _DRY_STEPS: Final = 3
@@ -81,8 +83,6 @@ def arguments(config: StageConfig, **more: Any) -> dict[str, Any]:
     precision = config.precision
     if precision == "auto":
         precision = "bfloat16" if torch.cuda.is_available() else "float32"
-    # transformers takes the folder of TensorBoard's files from the environment alone.
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(config.output / "tensorboard"))
     return {
         "output_dir": str(config.output / STATE),
         "seed": config.seed,
@@ -103,7 +103,7 @@ def arguments(config: StageConfig, **more: Any) -> dict[str, Any]:
         "save_total_limit": 2,
         "logging_steps": config.log_steps,
         "logging_nan_inf_filter": False,
-        "report_to": ["tensorboard"],
+        "report_to": [],  # `train` adds TensorBoard: transformers takes its folder from the environment alone
         "dataloader_pin_memory": torch.cuda.is_available(),
         "remove_unused_columns": False,
         **more,
@@ -152,6 +152,8 @@ def train(trainer: Any, config: StageConfig) -> None:
         TrainingError: the loss is not finite, or memory ran out; the message says what to change.
     """
     trainer.add_callback(FiniteGuard())
+    if trainer.is_world_process_zero():
+        trainer.add_callback(TensorBoardCallback(SummaryWriter(str(config.output / TENSORBOARD))))
     state = Path(trainer.args.output_dir)
     last = get_last_checkpoint(str(state)) if state.is_dir() else None
     try:
@@ -207,7 +209,6 @@ def dry_run(trainer: Any) -> Estimate:
     watch = _Stopwatch()
     trainer.add_callback(watch)
     trainer.args.save_strategy = "no"
-    trainer.args.report_to = []
     trainer.train()
     times = [b - a for a, b in zip(watch.ends[:-1], watch.ends[1:], strict=True)]
     step = sum(times[1:]) / len(times[1:]) if len(times) > 1 else times[0]

@@ -1,0 +1,72 @@
+"""One entry for every stage: from a config to a trained checkpoint, or to a dry run's estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from models.train.stages import distill, dpo, dyknow, sft, srpo
+from models.train.stages.agrl import GuidedTrainer
+from models.train.stages.base import open_base
+from models.train.stages.config import (
+    AgrlConfig,
+    DistillConfig,
+    DpoConfig,
+    DyknowConfig,
+    GrpoConfig,
+    SftConfig,
+    SrpoConfig,
+    StageConfig,
+)
+from models.train.stages.rollouts import RolloutTrainer, learned_rows
+from models.train.stages.run import Estimate, dry_run, finish, prepared, train
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from models.train.stages.base import Base
+
+Progress = Callable[[str, int, int], None]
+
+
+def run_stage(stage: str, config: StageConfig, progress: Progress) -> dict[str, Any]:
+    """Train a stage to its end, going on where an earlier start stopped.
+
+    Returns:
+        Figures on the validation rows.
+
+    Raises:
+        TrainingError, DataError, CheckpointError: what has to be changed.
+    """
+    prepared(config, stage)
+    base = open_base(config)
+    trainer = trainer_of(base, config, progress)
+    train(trainer, config)
+    record = dpo.record(config) if isinstance(config, DpoConfig) else {}
+    return finish(trainer, base, config, {"method": stage, "rows": len(trainer.train_dataset), **record})
+
+
+def estimate_stage(config: StageConfig, progress: Progress) -> Estimate:
+    """A few real steps, nothing saved. For DPO the answers are sampled first, which is most of its time.
+
+    Raises:
+        TrainingError, DataError, CheckpointError: what has to be changed.
+    """
+    base = open_base(config)
+    return dry_run(trainer_of(base, config, progress))
+
+
+def trainer_of(base: Base, config: StageConfig, progress: Progress) -> Any:
+    """The trainer that a config asks for."""
+    return _TRAINERS[type(config)](base, config, progress)
+
+
+_TRAINERS: Final[Mapping[type[StageConfig], Callable[[Base, Any, Progress], Any]]] = {
+    SftConfig: lambda base, config, _: sft.trainer(base, config),
+    DpoConfig: dpo.trainer,
+    GrpoConfig: lambda base, config, _: RolloutTrainer(base, config, learned_rows(base, config)),
+    DyknowConfig: lambda base, config, _: dyknow.trainer(base, config),
+    AgrlConfig: lambda base, config, _: GuidedTrainer(base, config, learned_rows(base, config)),
+    SrpoConfig: lambda base, config, _: srpo.trainer(base, config),
+    DistillConfig: lambda base, config, _: distill.trainer(base, config),
+}

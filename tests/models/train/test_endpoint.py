@@ -1,0 +1,111 @@
+"""A teacher or judge endpoint: what it says is parsed or refused, never guessed. Against a real HTTP server."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from models.errors import TrainingError
+from models.train.data.schema import parse_row
+from models.train.endpoint import ask, judge_steps, teacher_answer
+from models.train.stages.config import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROW = parse_row("here", {"query": "phone case", "title": "laptop case", "tier": "2-Mismatch"})
+
+
+class Scripted(ThreadingHTTPServer):
+    """Answers every chat completion with the next (status, content) of its script, the last one for ever."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.script: list[tuple[int, str]] = [(200, "")]
+        self.bodies: list[Any] = []
+        self.keys: list[str | None] = []
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Speaks for its server."""
+
+    server: Scripted
+
+    def do_POST(self) -> None:
+        """One chat completion."""
+        self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        self.server.keys.append(self.headers["authorization"])
+        status, content = self.server.script.pop(0) if len(self.server.script) > 1 else self.server.script[0]
+        body = json.dumps({"choices": [{"message": {"content": content}}]}).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the standard library's name
+        """Silence."""
+
+
+@pytest.fixture
+def server() -> Iterator[Scripted]:
+    made = Scripted()
+    thread = threading.Thread(target=made.serve_forever)
+    thread.start()
+    yield made
+    made.shutdown()
+    thread.join()
+    made.server_close()
+
+
+@pytest.fixture
+def endpoint(server: Scripted) -> Endpoint:
+    return Endpoint(url=f"http://127.0.0.1:{server.server_port}/v1", model="big", key_variable="TEACHER_KEY")
+
+
+def test_teacher(server: Scripted, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rationale is read out of the answer; key, model, rules and the gold tier were sent."""
+    monkeypatch.setenv("TEACHER_KEY", "secret")
+    said = {
+        "category": "related",
+        "attributes": {"type, kind": "violated"},
+        "context": "ignore",
+        "reason": "for laptops",
+    }
+    server.script = [(503, ""), (200, f"Sure: {json.dumps(said)}")]
+    found = teacher_answer(endpoint, ROW, ["An accessory is a mismatch."])
+    assert found is not None
+    assert (found.category, found.reason) == ("related", "for laptops")
+    assert dict(found.attributes) == {"type  kind": "violated"}
+    assert server.keys == ["Bearer secret"] * 2
+    prompt = server.bodies[-1]["messages"][0]["content"]
+    assert server.bodies[-1]["model"] == "big"
+    assert "2-Mismatch" in prompt
+    assert "An accessory is a mismatch." in prompt
+
+
+@pytest.mark.parametrize("content", ["", "no JSON", '{"category": "perhaps"}', '{"category": "match"', "{}"])
+def test_unreadable_teacher(server: Scripted, endpoint: Endpoint, content: str) -> None:
+    """An answer that breaks the schema is no answer."""
+    server.script = [(200, content)]
+    assert teacher_answer(endpoint, ROW) is None
+
+
+def test_judge(server: Scripted, endpoint: Endpoint) -> None:
+    """The last word counts; anything but RIGHT or WRONG is an abstention."""
+    alone = endpoint.model_copy(update={"concurrency": 1})
+    server.script = [(200, "Fine.\nRIGHT"), (200, "No.\n**WRONG**"), (200, "Hm.\nUNSURE"), (200, "")]
+    assert judge_steps(alone, [(ROW, "reason", "x")] * 4) == [True, False, None, None]
+
+
+def test_gives_up(server: Scripted, endpoint: Endpoint) -> None:
+    """Three failures are no answer; a refusal for good stops the run with address and model."""
+    server.script = [(500, "")]
+    assert ask(endpoint, "x") is None
+    assert len(server.bodies) == 3
+    server.script = [(401, "")]
+    with pytest.raises(TrainingError, match="401 for model 'big'"):
+        ask(endpoint, "x")
