@@ -26,7 +26,7 @@ from service.metrics import Metrics
 from service.metrics.catalogue import LADDER, edges
 from service.pipeline import Judge, Judged
 from service.reply import ItemResult, Usage
-from service.request import Call, Caller, Candidate, ScoreRequest
+from service.request import Call, Caller, Candidate, ScoreRequest, Timings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +111,9 @@ def main() -> None:
     result: dict[str, Any] = {"rounds": rounds, "times": times, "items": {}}
     for items in (1, 32, 128):
         ours, plain, reply = Metrics(), Plain(), judged(items)
-        call = Call("r", Deadline.after(3_600_000), time.monotonic(), dict.fromkeys(STAGES, 2.5), Caller())
+        timings = Timings()
+        timings.update(dict.fromkeys(STAGES, 2.5))
+        call = Call("r", Deadline.after(3_600_000), time.monotonic(), timings, Caller())
 
         def note(ours: Metrics = ours, reply: Judged = reply, call: Call = call) -> None:
             ours.judged(request, call, Fetched(), reply, judge)
