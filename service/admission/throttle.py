@@ -1,7 +1,7 @@
 """Refuses at the door, before a body is read, what would most likely be refused behind it. Pure but for its coin.
 
 The adaptive throttling of Google's SRE book, chapter 21, put where the server pays least: of the callers of one tenant
-and priority, so many are let in as were answered of late, and half as many again to find out whether more would be.
+and priority, so many are let in as were answered of late, and a third more to find out whether more would be.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from service.admission.fading import Fading
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-TRIES: Final = 1.5  # let in for each that was answered
-FEW: Final = 5.0  # let in on top: a few requests, looked at closely, cost little
+TRIES: Final = 1.3  # let in for each that was answered
+FEW: Final = 3.0  # let in on top: a few requests, looked at closely, cost little
 HALF_LIFE: Final = 0.5  # seconds
 MOST_KEYS: Final = 10_000
 

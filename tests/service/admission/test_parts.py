@@ -109,8 +109,8 @@ def test_a_share_goes_by_weight_among_those_who_ask_now() -> None:
     assert fair.part("gold") == 1.0
 
 
-def test_the_door_lets_in_what_is_answered_and_half_as_much_again() -> None:
-    """Of a thousand a second, of which a hundred can be answered, some 150 a second are let in."""
+def test_the_door_lets_in_what_is_answered_and_a_third_more() -> None:
+    """Of a thousand a second, of which a hundred can be answered, some 130 a second are let in."""
     random = Random(1)
     throttle = Throttle(coin=random.random)
     let_in, room = 0, 0.0
