@@ -33,7 +33,7 @@ test: .venv/.dev .venv-train/.dev .venv-vllm/.dev ## run every test; nothing is 
 
 chaos: .venv/.dev ## the long forms of the fault, load and soak tests: about half an hour
 	@scripts/system-packages.sh redis-server:redis-server
-	CHAOS=long nice .venv/bin/python -m pytest -s tests/chaos $(ARGS)
+	CHAOS=long nice .venv/bin/python -m pytest -s --timeout 3600 tests/chaos $(ARGS)
 
 lint: .venv/.dev .venv-train/.dev ## check style, formatting and types
 	.venv/bin/ruff check $(SOURCES)

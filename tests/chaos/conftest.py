@@ -25,13 +25,6 @@ LONG = os.environ.get("CHAOS") == "long"
 QUICK_HEALTH = {"probe_seconds": 0.5, "probe_timeout_seconds": 1.0, "retry_seconds": 0.2, "failures": 2}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A long run takes what it takes."""
-    if LONG:
-        for item in items:
-            item.add_marker(pytest.mark.timeout(3600))
-
-
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where graphs are built once for all chaos."""

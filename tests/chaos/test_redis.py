@@ -45,7 +45,7 @@ async def stage(folder: Path) -> AsyncIterator[Stage]:
     """One for all faults: each test leaves it whole."""
     with redis_server(folder / "redis") as redis:
         async with TcpProxy(redis.port) as proxy:
-            cache = {"redis_url": f"redis://127.0.0.1:{proxy.port}/0", "memory_bytes": 0}
+            cache = {"redis_url": f"redis://127.0.0.1:{proxy.port}/0", "memory_bytes": 0, "redis_timeout_ms": 100.0}
             async with calling(folder, cache=cache, deadline_ms=60_000, health=QUICK_HEALTH) as caller:
                 yield Stage(caller, redis, proxy)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-PATIENCE_SECONDS = 90.0  # nothing here waits longer; a busy machine needs some of it
+PATIENCE_SECONDS = 150.0  # nothing here waits longer; a busy machine needs some of it
 
 
 @dataclass
