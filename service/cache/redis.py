@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from redis.asyncio import Redis, RedisCluster, Sentinel, SentinelConnectionPool
+from redis.asyncio import Redis, RedisCluster, Sentinel, SentinelConnectionPool, SSLConnection
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -54,13 +54,17 @@ async def close_client(client: Client) -> None:
 
 
 def _master(settings: CacheSettings, options: dict[str, Any]) -> Redis:
-    addresses = [address.rpartition(":") for address in settings.redis_sentinels]
+    """What the Sentinels name as the master; with a rediss:// address, they are asked over TLS too."""
+    options = {name: value for name, value in options.items() if name not in {"host", "port"}}
+    if options.pop("connection_class", None) is SSLConnection:
+        options["ssl"] = True
     password = settings.redis_sentinel_password
-    plain = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "retry")}
+    shared = {"socket_timeout", "socket_connect_timeout", "retry"}
+    asking = {name: value for name, value in options.items() if name in shared or name.startswith("ssl")}
+    addresses = [address.rpartition(":") for address in settings.redis_sentinels]
     sentinel = Sentinel(  # type: ignore[no-untyped-call] # redis leaves it untyped
         [(host, int(port)) for host, _, port in addresses],
-        sentinel_kwargs={**plain, "password": password.get_secret_value() if password else None},
+        sentinel_kwargs={**asking, "password": password.get_secret_value() if password else None},
     )
-    options = {name: value for name, value in options.items() if name not in {"host", "port"}}
     master: Redis = sentinel.master_for(settings.redis_service, **options)
     return master

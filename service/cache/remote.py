@@ -65,6 +65,7 @@ class RemoteCache:
         self._limit = settings.redis_queue
         self._queue: deque[tuple[bytes, bytes | None, int]] = deque()  # name, value or None to remove it, milliseconds
         self._writer: asyncio.Task[None] | None = None
+        self._probing: asyncio.Task[None] | None = None
         self._reading = 0
         self._told = ""  # what the log has last said to be wrong
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -80,7 +81,7 @@ class RemoteCache:
         nothing: list[bytes | None] = [None] * len(keys)
         if self.reads.state is not BreakerState.CLOSED:
             if self.reads.take_probe():
-                self._own(self._probe(_names(shared, keys)))
+                self._probing = self._own(self._probe(_names(shared, keys)))
             return nothing
         if self._reading >= self._connections:
             self.stats.crowded += len(keys)
@@ -155,6 +156,7 @@ class RemoteCache:
         """Ask with patience, on every connection so that all are made; then as hurriedly as a request would."""
         try:
             async with asyncio.timeout(self._patience):
+                await self._get(names)  # alone: a Cluster's client learns its nodes, and is disturbed by company
                 await asyncio.gather(*(self._get(names) for _ in range(self._connections)))
             async with asyncio.timeout(self._timeout):
                 await self._get(names)
@@ -166,8 +168,10 @@ class RemoteCache:
             self.reads.succeeded()
 
     async def _write(self) -> None:
-        """Write until the queue is empty."""
+        """Write until the queue is empty; not beside a probe, which may be what connects."""
         while self._queue:
+            if self._probing is not None and not self._probing.done():
+                await asyncio.wait({self._probing})
             batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
             if self.writes.state is not BreakerState.CLOSED and not self.writes.take_probe():
                 self.stats.dropped += len(batch)

@@ -40,7 +40,7 @@ class CacheSettings(BaseModel):
     redis_cluster: bool = Field(default=False, description="the address is a node of a Redis Cluster")
     redis_sentinels: tuple[Annotated[str, AfterValidator(_address)], ...] = Field(
         default=(),
-        description="HOST:PORT of each Sentinel, as a JSON list; redis_url then only gives user, password, DB",
+        description="HOST:PORT of each Sentinel, as a JSON list; redis_url then gives user, password, DB and TLS",
     )
     redis_service: str = Field(default="mymaster", description="name of the service that the Sentinels watch")
     redis_sentinel_password: SecretStr | None = Field(default=None, description="password of the Sentinels themselves")

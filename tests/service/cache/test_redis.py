@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from redis.asyncio import Redis, SentinelConnectionPool, SSLConnection
 
 from models.deadline import Deadline
 from service.cache.breaker import BreakerState
+from service.cache.redis import close_client, open_client
 from service.settings import SettingsError, load_settings
 from tests.redis_server import redis_cluster, redis_sentinel
-from tests.service.cache.conftest import connect, eventually, remote_at
+from tests.service.cache.conftest import connect, eventually, remote_at, settings_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,6 +73,20 @@ async def test_sentinels_name_the_master_and_its_successor(tmp_path: Path) -> No
             assert await read(remote)
             await eventually(lambda: remote.writes.state is not BreakerState.OPEN)
             await fill(remote)
+
+
+async def test_a_tls_address_holds_for_the_master_and_the_sentinels() -> None:
+    """Nothing goes in the clear when the address says rediss."""
+    settings = settings_for(1, redis_url="rediss://user:pass@x/3", redis_sentinels=("a:1", "b:2"))
+    client = open_client(settings, 1.0)
+    assert isinstance(client, Redis)
+    pool = client.connection_pool
+    assert isinstance(pool, SentinelConnectionPool)
+    assert issubclass(pool.connection_class, SSLConnection)
+    assert (pool.connection_kwargs["password"], pool.connection_kwargs["db"]) == ("pass", 3)
+    for sentinel in pool.sentinel_manager.sentinels:
+        assert issubclass(sentinel.connection_pool.connection_class, SSLConnection)
+    await close_client(client)
 
 
 @pytest.mark.parametrize(
