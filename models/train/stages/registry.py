@@ -38,8 +38,8 @@ def run_stage(stage: str, config: StageConfig, progress: Progress) -> dict[str, 
     Raises:
         TrainingError, DataError, CheckpointError: what has to be changed.
     """
-    prepared(config, stage)
     base = open_base(config)
+    prepared(config, stage)
     trainer = trainer_of(base, config, progress)
     train(trainer, config)
     record = dpo.record(config) if isinstance(config, DpoConfig) else {}
