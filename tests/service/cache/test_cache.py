@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import string
 import time
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,97 +12,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.deadline import Deadline
 from models.errors import EngineBusyError, EngineUnavailableError
-from models.prompt import Item
-from service.cache.cache import ResultCache
 from service.cache.settings import CacheSettings
 from service.errors import DeadlineError, NotReadyError
 from service.fetch import Fetcher
 from service.pipeline import Pipeline
-from service.request import Call, Caller, Candidate, OwnContext, ScoreRequest
-from tests.service.cache.conftest import connect, eventually, settings_for
+from service.request import OwnContext, ScoreRequest
+from tests.service.cache.cached import MANY, answer, cached_on, call, in_redis, request, written
+from tests.service.cache.conftest import eventually
 from tests.service.conftest import FakeHit, FakeKnowledge, OverlapEngine, judge_on
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from models.deadline import Deadline
     from models.engines.port import Scores
-    from service.reply import ScoreReply
-    from tests.proxy import TcpProxy
     from tests.redis_server import RedisServer
-
-MANY = [f"abcd{string.ascii_lowercase[n]}{n}" for n in range(26)]
-
-
-@dataclass
-class Cached:
-    """A pipeline around fakes, with its cache."""
-
-    pipeline: Pipeline
-    engine: OverlapEngine
-    knowledge: FakeKnowledge | None
-    cache: ResultCache
-
-    async def score(self, *titles: str, tenant: str = "public", ms: float = 60_000.0, **options: Any) -> ScoreReply:
-        """Score titles against one query."""
-        return await self.pipeline.score(request(*titles, **options), call(tenant, ms))
-
-    @property
-    def computed(self) -> int:
-        """Items that the engine has scored."""
-        return sum(len(suffixes) for _, suffixes in self.engine.calls)
-
-
-def call(tenant: str = "public", ms: float = 60_000.0) -> Call:
-    """A call that starts now."""
-    return Call("r1", Deadline.after(ms), time.monotonic(), caller=Caller(tenant))
-
-
-def request(*titles: str, query: str = "abcd", **options: Any) -> ScoreRequest:
-    """A request for these titles, ids by position."""
-    return ScoreRequest(query, tuple(Candidate(f"i{n}", Item(t)) for n, t in enumerate(titles)), **options)
-
-
-def answer(reply: ScoreReply) -> tuple[Any, ...]:
-    """All of a reply that must not depend on the cache."""
-    usage = (reply.usage.prompt_tokens, reply.usage.total_tokens)
-    return reply.results, reply.context, reply.versions, reply.degraded, usage
-
-
-def cached_on(
-    checkpoint: Path,
-    engine: OverlapEngine | None = None,
-    knowledge: FakeKnowledge | None = None,
-    configured: CacheSettings | None = None,
-    **manifest: Any,
-) -> Cached:
-    """Make a pipeline with a cache; fields of the manifest by keyword."""
-    engine = engine or OverlapEngine()
-    judge = judge_on(checkpoint, engine)
-    judge = replace(judge, manifest=judge.manifest.model_copy(update=manifest))
-    cache = ResultCache(configured or CacheSettings(), judge.manifest, engine.name)
-    return Cached(Pipeline(judge, Fetcher(knowledge, 5_000.0), cache=cache), engine, knowledge, cache)
-
-
-@asynccontextmanager
-async def in_redis(checkpoint: Path, port: int, **options: Any) -> AsyncIterator[Cached]:
-    """A pipeline whose cache is in Redis alone, and connected."""
-    cached = cached_on(checkpoint, configured=settings_for(port, memory_bytes=0), **options)
-    assert cached.cache.remote is not None
-    await connect(cached.cache.remote)
-    try:
-        yield cached
-    finally:
-        await cached.cache.close()
-
-
-async def written(cached: Cached, entries: int) -> None:
-    """Wait until so many entries were written behind."""
-    remote = cached.cache.remote
-    assert remote is not None
-    await eventually(lambda: remote.stats.stored >= entries)
 
 
 async def test_a_full_hit_needs_neither_engine_nor_retrieval(checkpoint: Path) -> None:
@@ -361,107 +284,6 @@ async def test_entries_end_and_hot_ones_are_computed_again_before(
     assert (await cached.score("abcd")).usage.cached_items == 0
     assert cached.computed == 3
     await cached.cache.close()
-
-
-async def test_a_process_finds_in_redis_what_another_has_computed(checkpoint: Path, server: RedisServer) -> None:
-    """With the chunk's reference; and keeps it in its own memory then."""
-    async with in_redis(checkpoint, server.port, knowledge=FakeKnowledge()) as one:
-        first = await one.score(*MANY)
-        await written(one, len(MANY) + 1)
-    searching = FakeKnowledge(raises=AssertionError("searched"))
-    other = cached_on(checkpoint, knowledge=searching, configured=settings_for(server.port))
-    remote = other.cache.remote
-    assert remote is not None
-    await connect(remote)
-    assert answer(await other.score(*MANY)) == answer(first)
-    other.cache.remote = None
-    assert answer(await other.score(*MANY)) == answer(first)
-    assert other.computed == 0
-    assert (other.cache.stats.remote_hits, other.cache.stats.memory_hits) == (len(MANY), len(MANY))
-    await remote.close()
-
-
-async def test_no_wrong_score_comes_out_of_a_corrupted_redis(checkpoint: Path, server: RedisServer) -> None:
-    """Flipped bits, swapped, shortened, doubled and random values are misses; every answer stays right."""
-    chance = random.Random(7)
-    expected = answer(await cached_on(checkpoint, knowledge=FakeKnowledge()).score(*MANY))
-    corrupted = 0
-    for _ in range(30):
-        async with in_redis(checkpoint, server.port, knowledge=FakeKnowledge()) as cached:
-            await cached.score(*MANY)
-            await written(cached, cached.cache.stats.stores)
-        with server.client() as client:
-            keys = sorted(client.keys("*"))
-            values = [bytes(value) for value in client.mget(keys)]
-            for key, value in zip(keys, _spoilt(values, chance), strict=True):
-                client.set(key, value)
-        async with in_redis(checkpoint, server.port, knowledge=FakeKnowledge()) as cached:
-            assert answer(await cached.score(*MANY)) == expected
-            corrupted += cached.cache.stats.corrupted
-            await written(cached, cached.cache.stats.stores)
-    assert corrupted > 100
-
-
-def _spoilt(values: list[bytes], chance: random.Random) -> list[bytes]:
-    spoilt = list(values)
-    for at in chance.sample(range(len(values)), len(values) // 2):
-        value = values[at]
-        flipped = bytearray(value)
-        flipped[chance.randrange(len(value))] ^= 1 << chance.randrange(8)
-        spoilt[at] = chance.choice(
-            [
-                bytes(flipped),
-                chance.choice(values),
-                value[: chance.randrange(len(value))],
-                value * 2,
-                chance.randbytes(64),
-            ]
-        )
-    return spoilt
-
-
-async def test_no_wrong_score_comes_out_of_a_connection_that_garbles(
-    checkpoint: Path, server: RedisServer, proxy: TcpProxy
-) -> None:
-    """Changed, moved and swapped bytes on the wire cost hits, never a right answer."""
-    expected = answer(await cached_on(checkpoint).score(*MANY))
-    async with in_redis(checkpoint, server.port) as cached:
-        await cached.score(*MANY)
-        await written(cached, len(MANY))
-    chance = random.Random(3)
-
-    def garble(data: bytes) -> bytes:
-        if len(data) < 1_000:
-            return data
-        changed = bytearray(data)
-        if chance.random() < 0.5:
-            for _ in range(3):
-                changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
-        else:  # two values change places: the shape stays right
-            one, other = (100 + 71 * chance.randrange(8) for _ in range(2))
-            changed[one : one + 64], changed[other : other + 64] = changed[other : other + 64], changed[one : one + 64]
-        return bytes(changed)
-
-    spoilt = 0
-    async with in_redis(checkpoint, proxy.port) as cached:
-        assert cached.cache.remote is not None
-        for _ in range(60):
-            proxy.rewrite = garble
-            assert answer(await cached.score(*MANY)) == expected
-            proxy.heal()
-            await connect(cached.cache.remote)
-        spoilt = cached.cache.stats.corrupted + cached.cache.remote.stats.failures
-    assert spoilt > 30
-
-
-async def test_a_dead_redis_costs_no_answer(checkpoint: Path, proxy: TcpProxy) -> None:
-    """Requests go on as if there were none."""
-    async with in_redis(checkpoint, proxy.port) as cached:
-        await cached.score("abcd")
-        proxy.refuses = True
-        proxy.reset()
-        for _ in range(5):
-            assert (await cached.score("abcd")).results[0].status == "ok"
 
 
 async def test_explain_does_not_read_the_cache(checkpoint: Path) -> None:

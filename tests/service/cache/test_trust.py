@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from service.health import Health
 from service.settings import HealthSettings
 from tests.service.cache.conftest import eventually
-from tests.service.cache.test_cache import cached_on, in_redis, written
+from tests.service.cache.cached import cached_on, in_redis, written
 
 if TYPE_CHECKING:
     from pathlib import Path
