@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from service.health import Health
 from service.settings import HealthSettings
-from tests.service.cache.conftest import eventually
 from tests.service.cache.cached import cached_on, in_redis, written
+from tests.service.cache.conftest import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
