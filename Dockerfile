@@ -25,7 +25,9 @@ RUN hatchling build -t wheel -d /dist
 # Dependencies first: they change less often than the code, and their layer is the large one.
 FROM tools AS cpu-install
 COPY pyproject.toml ./
-RUN uv pip install --constraints constraints.txt --requirements pyproject.toml \
+# The tokenizers library brings a downloader; nothing is downloaded here.
+RUN uv pip install --constraints constraints.txt --requirements pyproject.toml --extra otel \
+    && uv pip uninstall hf-xet \
     && find /opt/tierwise -depth -type d -name 'test*' -regex '.*/tests?' -exec rm -r {} +
 COPY --from=wheel /dist /dist
 RUN uv pip install --no-deps /dist/*.whl
@@ -61,7 +63,7 @@ ENV PATH=/opt/tierwise/bin:$PATH \
     TIERWISE_ACCESS__OPEN=true
 WORKDIR /
 USER 10001:10001
-EXPOSE 8080 9090
+EXPOSE 8080 9090 50051
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ.get('TIERWISE_ADMIN_PORT', '9090') + '/readyz', timeout=2)"]
 ENTRYPOINT ["tierwise"]

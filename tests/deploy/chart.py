@@ -59,6 +59,10 @@ SWITCHES: dict[str, Values] = {
         }
     },
     "keys": {"keys": {"secret": "search-keys", "entry": "production.yaml"}},
+    "redis": {
+        "redis": {"secret": "search-redis", "entry": "address"},
+        "settings": {"cache": {"redis_timeout_ms": 3.0}},
+    },
     "own account": {"serviceAccount": {"name": "search"}},
     "open network": {"networkPolicy": {"enabled": False}},
     "closed network": {

@@ -91,7 +91,7 @@ def test_ports_are_named_and_found(objects: list[Object]) -> None:
 def test_admin_port_stays_inside(objects: list[Object]) -> None:
     """Metrics, health and vLLM are on no load balancer, ingress or route, only on headless services of their own."""
     for service in of_kind(objects, "Service"):
-        if {port["name"] for port in service["spec"]["ports"]} != {"http"}:
+        if {port["name"] for port in service["spec"]["ports"]} != {"http", "grpc"}:
             assert service["spec"].get("type", "ClusterIP") == "ClusterIP"
             assert service["spec"]["clusterIP"] == "None"
             assert len(service["spec"]["ports"]) == 1

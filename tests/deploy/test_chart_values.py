@@ -35,6 +35,7 @@ VARIANTS: tuple[Values, ...] = (
     FULL,
     *(merged(FULL, {"checkpoint": FILLED | source, "knowledge": FILLED | source}) for source in SOURCES),
     merged(FULL, SWITCHES["keys"]),
+    merged(FULL, SWITCHES["redis"]),
     *(merged(FULL, {"checkpoint": CLAIM} | SWITCHES[case]) for case in SWITCHES if case.startswith("vllm")),
     merged(FULL, {"autoscaling": {"mode": "cpu"}}),
     merged(FULL, {"autoscaling": {"mode": "queue"}}),
@@ -167,7 +168,7 @@ def test_service_accepts_what_the_chart_gives_it(case: str, tmp_path: Path, monk
     (deployment,) = of_kind(objects, "Deployment")
     pod = deployment["spec"]["template"]["spec"]
     for variable in pod["containers"][0]["env"]:
-        given_by_kubernetes = "2"
+        given_by_kubernetes = {"TIERWISE_CACHE__REDIS_URL": "rediss://:secret@cache:6379"}.get(variable["name"], "2")
         value = variable.get("value", given_by_kubernetes)
         monkeypatch.setenv(variable["name"], str(file) if variable["name"] == "TIERWISE_CONFIG" else value)
     settings = load_settings()
@@ -175,6 +176,7 @@ def test_service_accepts_what_the_chart_gives_it(case: str, tmp_path: Path, monk
     assert merged(given, SWITCHES[case].get("settings", {})) == given
     before = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"] + settings.drain_pause_seconds
     assert pod["terminationGracePeriodSeconds"] >= before + settings.drain_seconds + 5
+    assert settings.cache.remote is ("redis" in SWITCHES[case])
     keys = settings.access.keys_file
     assert settings.access.open is (keys is None)
     mounted = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
