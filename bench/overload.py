@@ -30,6 +30,7 @@ import os
 import statistics
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -237,6 +238,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--server-core", type=int, default=0)
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED)
     args = parser.parse_args(arguments)
+    if args.plot and find_spec("matplotlib") is None:  # found out before the minutes of measuring, not after
+        parser.error("--plot needs matplotlib: pip install 'tierwise[bench]'")
     args.seconds, args.peer_seconds, args.rounds = (7.0, 5.0, 1) if args.quick else (11.0, 7.0, 2)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         figures = runner.run(measure(args))
