@@ -27,7 +27,7 @@ from retrieval.errors import KnowledgeError
 from service.demo.candidates import QUERIES, candidates, read_catalogue
 from service.demo.table import scores_table
 from service.settings import SettingsError, load_settings
-from service.sockets import listen_on
+from service.sockets import open_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +45,7 @@ def demo(
     *,
     once: Annotated[bool, typer.Option("--once", help="Stop after the table.")] = False,
     http_port: Annotated[int | None, typer.Option(help="Port of the service.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port of the service's gRPC door.")] = None,
     admin_port: Annotated[int | None, typer.Option(help="Port of /metrics.")] = None,
 ) -> None:
     """Serve the shipped model with real knowledge, and score real products over HTTP.
@@ -54,12 +55,9 @@ def demo(
     """
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        settings = load_settings(http_port=http_port, admin_port=admin_port)
+        settings = load_settings(http_port=http_port, grpc_port=grpc_port, admin_port=admin_port)
         # Taken ports are found before anything is built.
-        with (
-            listen_on("http_port", settings.host, settings.http_port),
-            listen_on("admin_port", settings.admin_host, settings.admin_port),
-        ):
+        with open_ports(settings):
             knowledge = settings.knowledge or build_knowledge(settings)
         with _service(settings, knowledge) as process:
             _show(f"http://{settings.host}:{settings.http_port}")
@@ -123,7 +121,8 @@ def _service(settings: Settings, knowledge: Path) -> Iterator[subprocess.Popen[b
     """A ready service in a process of its own; ended with the block."""
     # -P: a folder called `service` where the user stands must not be taken for this package.
     command = [sys.executable, "-P", "-m", "service", "serve", "--knowledge", str(knowledge)]
-    command += ["--http-port", str(settings.http_port), "--admin-port", str(settings.admin_port)]
+    for door in ("http", "grpc", "admin"):
+        command += [f"--{door}-port", str(getattr(settings, f"{door}_port"))]
     log = _cache(settings) / "serve.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with (

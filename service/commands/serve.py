@@ -49,11 +49,12 @@ def serve(
     knowledge: Annotated[
         Path | None, typer.Option(help="Knowledge snapshot folder; no retrieval if not given.")
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address of the HTTP door.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address of the doors for callers.")] = None,
     http_port: Annotated[int | None, typer.Option(help="Port of the HTTP door.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port of the gRPC door.")] = None,
     admin_port: Annotated[int | None, typer.Option(help="Port of the admin door with /metrics.")] = None,
 ) -> None:
-    """Serve a checkpoint over HTTP until SIGTERM or Ctrl-C.
+    """Serve a checkpoint over HTTP and gRPC until SIGTERM or Ctrl-C.
 
     Every setting can come from `TIERWISE_*` variables or from `tierwise.yaml` in the current folder (another path:
     `TIERWISE_CONFIG`); options win over variables, variables over the file. A wrong or misspelt one stops the start.
@@ -67,6 +68,7 @@ def serve(
             knowledge=knowledge,
             host=host,
             http_port=http_port,
+            grpc_port=grpc_port,
             admin_port=admin_port,
         )
         configure_logging(settings.log_level)
