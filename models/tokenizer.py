@@ -24,12 +24,13 @@ TOKENIZER_NAME: Final = "tokenizer.json"
 # No token is spelled with more characters than this on average; longer text is cut before it is tokenized, so that a
 # 100 kB field costs what a short one does.
 CHARACTERS_PER_TOKEN: Final = 24
-# Runs of what tokenizers drop or merge: spaces, controls, zero-width and direction marks, soft hyphens, loose accents.
+# Runs of what tokenizers drop (controls, zero-width and direction marks, soft hyphens, accents) or merge (spaces).
 # They must not push the words of a long text beyond that cut.
-_BLANKS: Final = re.compile(
-    "[\\s\\x00-\\x1f\\x7f-\\x9f\\xad\\u0300-\\u036f\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufe00-\\ufe0f\\ufeff"
+_DROPPED: Final = re.compile(
+    "[\\x00-\\x08\\x0e-\\x1f\\x7f-\\x9f\\xad\\u0300-\\u036f\\u200b-\\u200f\\u202a-\\u202e\\u2060-\\u206f\\ufe00-\\ufe0f\\ufeff"
     "\\ufff9-\\ufffb\\U000e0000-\\U000e01ef]{2,}"
 )
+_SPACES: Final = re.compile(r"\s{2,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,4 +103,4 @@ def _close_up(text: str, budget: int) -> str:
     """A text that may be cut, with its blank runs closed; any other as it is."""
     if len(text) <= budget * CHARACTERS_PER_TOKEN:
         return text
-    return _BLANKS.sub(" ", text).strip()
+    return _SPACES.sub(" ", _DROPPED.sub("", text)).strip()
