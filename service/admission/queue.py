@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # the queue to the others, and the default a part to what is critical.
 FILL: Final = {Priority.CRITICAL: 0.9, Priority.DEFAULT: 0.7, Priority.BATCH: 0.4}
 PASS_TOKENS: Final = 512.0  # of one forward pass of a less urgent request, which cannot be called back
-COLD_TOKENS: Final = 4_096.0  # taken on at a time until the first request has shown the rate
+COLD_RATE: Final = 8_192.0  # tokens a second, on the safe side, until the first request has shown the rate
 
 
 class Bound(StrEnum):
@@ -97,7 +97,8 @@ class Queue:
         rate = self.meter.rate
         cap = Room(self._most - self._ledger.tokens, Bound.QUEUE)
         if rate is None:
-            return min(cap, Room(COLD_TOKENS - self._ledger.tokens, Bound.TIME))
+            time = COLD_RATE * max(0.0, deadline.at - now) * FILL[caller.priority]
+            return min(cap, Room(time - self._ledger.tokens, Bound.TIME))
         done = 0.0 if self.meter.since is None else (now - self.meter.since) * rate
         alone = self.alone(caller, deadline, now)
         ahead = self._ledger.ahead(deadline.at, done)

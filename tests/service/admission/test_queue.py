@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from models.deadline import Deadline
 from service.admission.fair import SEEN_SECONDS
 from service.admission.ledger import Entry, Ledger
-from service.admission.queue import COLD_TOKENS, FILL, Bound, Queue
+from service.admission.queue import COLD_RATE, FILL, Bound, Queue
 from service.request import Caller, Priority
 
 WORK = st.lists(st.tuples(st.floats(0.1, 5.0), st.integers(1, 500)), max_size=12)  # due, tokens
@@ -99,9 +99,11 @@ ME = Caller("me")
 def test_an_unknown_engine_gets_little_until_it_has_shown_its_rate() -> None:
     """The first burst after the start is not let in as if the engine were infinitely fast."""
     queue = Queue(100_000.0, {})
-    assert queue.room(ME, Deadline(10.0), 0.0).tokens == COLD_TOKENS
-    hold(queue, COLD_TOKENS, 10.0)
-    assert queue.room(ME, Deadline(10.0), 0.0).tokens == 0.0
+    most = COLD_RATE * FILL[Priority.DEFAULT]
+    assert queue.room(ME, Deadline(1.0), 0.0).tokens == most
+    hold(queue, most, 1.0)
+    assert queue.room(ME, Deadline(1.0), 0.0).tokens == 0.0
+    assert queue.room(ME, Deadline(2.0), 0.0).tokens == most  # who has more time may wait behind them
 
 
 @pytest.mark.parametrize("priority", list(Priority))
