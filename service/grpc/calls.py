@@ -108,24 +108,8 @@ class Calls:
     def record(self, path: str, arrival: Arrival, status: int, code: str) -> None:
         """Count and log one request that is done; `status` is what HTTP would say."""
         seconds = time.monotonic() - arrival.started
-        tenant = arrival.principal.caller.tenant if arrival.principal else ""
-        self._gateway.metrics.answered(path, status, seconds, door="grpc", tenant=tenant)
-        fields = {
-            "id": arrival.id,
-            "method": "GRPC",
-            "path": path,
-            "status": status,
-            "grpc": code,
-            "ms": round(seconds * 1000.0, 3),
-            **arrival.notes,
-        }
-        if arrival.trace is not None:
-            fields["trace_id"] = arrival.trace
-        if arrival.principal is not None:
-            fields["tenant"] = tenant
-            fields["credential"] = arrival.principal.credential
-        if arrival.timings_ms:
-            fields["timings_ms"] = arrival.timings_ms
+        self._gateway.metrics.answered(path, status, seconds, door="grpc", tenant=arrival.tenant)
+        fields = arrival.line(seconds, method="GRPC", path=path, status=status, grpc=code)
         log.info("request", extra={"fields": fields})
         if self._gateway.tracing is not None and arrival.span is not None:
             facts = {"rpc.system": "grpc", "rpc.method": path.lstrip("/"), "rpc.response.status_code": code}

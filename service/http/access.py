@@ -77,23 +77,8 @@ class AccessLayer:
         seconds = time.monotonic() - arrival.started
         route = scope.get("route")
         path = getattr(route, "path", "unknown")  # the template: a path made up by a caller is no metric label
-        tenant = arrival.principal.caller.tenant if arrival.principal else ""
-        self._observe(path, status, seconds, tenant=tenant)
-        fields = {
-            "id": arrival.id,
-            "method": scope["method"],
-            "path": scope["path"],
-            "status": status,
-            "ms": round(seconds * 1000.0, 3),
-            **arrival.notes,
-        }
-        if arrival.trace is not None:
-            fields["trace_id"] = arrival.trace
-        if arrival.principal is not None:
-            fields["tenant"] = tenant
-            fields["credential"] = arrival.principal.credential
-        if arrival.timings_ms:
-            fields["timings_ms"] = arrival.timings_ms
+        self._observe(path, status, seconds, tenant=arrival.tenant)
+        fields = arrival.line(seconds, method=scope["method"], path=scope["path"], status=status)
         log.info("request", extra={"fields": fields})
         if self._tracing is not None and arrival.span is not None:
             facts = {"http.request.method": scope["method"], "http.route": path, "http.response.status_code": status}

@@ -47,6 +47,23 @@ class Arrival:
     trace: str | None = None
     span: Span | None = None
 
+    @property
+    def tenant(self) -> str:
+        """Whose it is; empty until that is known."""
+        return self.principal.caller.tenant if self.principal else ""
+
+    def line(self, seconds: float, **asked: object) -> dict[str, Any]:
+        """The fields of its log line, done after so many seconds; `asked` is what the door knows of it."""
+        fields = {"id": self.id, **asked, "ms": round(seconds * 1000.0, 3), **self.notes}
+        if self.trace is not None:
+            fields["trace_id"] = self.trace
+        if self.principal is not None:
+            fields["tenant"] = self.tenant
+            fields["credential"] = self.principal.credential
+        if self.timings_ms:
+            fields["timings_ms"] = self.timings_ms
+        return fields
+
 
 def arrive(metadata: Mapping[str, str], tracing: Tracing | None = None) -> Arrival:
     """A request that comes now; its name and its trace go along to engines elsewhere, for the task that serves it.
