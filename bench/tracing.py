@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from service.http.arrival import arrive
+from service.arrival import arrive
 from service.tracing import Tracing, TracingSettings, open_tracing
 
 STAGES = ("parse", "recall", "fetch", "write", "score", "judge")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span
 
-    from service.http.arrival import Arrival
+    from service.arrival import Arrival
 
 EXPORT_SECONDS: Final = 2.0  # for one batch
 CLOSE_SECONDS: Final = 1.0

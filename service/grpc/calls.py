@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from models.deadline import Deadline
+from service.arrival import Arrival, arrive
 from service.errors import ServiceError
 from service.gate import deadline_of, header_budgets
 from service.grpc.failures import code_of, status_of
-from service.http.arrival import Arrival, arrive
 from service.request import Call
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from service.notes import note
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+    from service.arrival import Arrival
     from service.gateway import Gateway
     from service.grpc.calls import Calls, Opened
-    from service.http.arrival import Arrival
     from service.reply import ItemResult
 
 MOST_IN_FLIGHT: Final = 32  # requests of one stream; the next one is read when one of them is answered

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Protocol
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 
+from service.arrival import SCOPE_KEY, arrive
 from service.errors import ServiceError
-from service.http.arrival import SCOPE_KEY, arrive
 from service.http.problems import problem_response
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from service.http.arrival import Arrival
+    from service.arrival import Arrival
     from service.tracing import Tracing
 
 log = logging.getLogger("tierwise.access")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 from starlette.datastructures import Headers
 
 from service.access.principal import Scope
+from service.arrival import arrival_of
 from service.errors import ServiceError
 from service.http import docs
-from service.http.arrival import arrival_of
 from service.http.problems import answer_error
 
 if TYPE_CHECKING:

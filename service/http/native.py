@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 
 from service import errors
-from service.http.arrival import arrival_of
+from service.arrival import arrival_of
 from service.http.problems import documented
 from service.http.route import JsonRoute, call_of, caller_of, gateway_of
 from service.limits import ONE_ITEM, check_limits

@@ -10,12 +10,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from service import errors
-from service.http.arrival import arrival_of
+from service.arrival import arrival_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from service.http.arrival import Arrival
+    from service.arrival import Arrival
 
 MEDIA_TYPE = "application/problem+json"
 

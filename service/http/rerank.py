@@ -9,8 +9,8 @@ from fastapi import APIRouter
 from pydantic import Field
 from starlette.requests import Request
 
+from service.arrival import arrival_of
 from service.errors import NotFoundError, invalid
-from service.http.arrival import arrival_of
 from service.http.native import BODY_ERRORS
 from service.http.problems import documented
 from service.http.route import JsonRoute, call_of, gateway_of

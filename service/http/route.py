@@ -14,8 +14,8 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 from starlette.responses import Response
 
+from service.arrival import arrival_of
 from service.gate import deadline_of, header_budgets
-from service.http.arrival import arrival_of
 from service.http.body import declared_size, read_body
 from service.http.leaving import while_connected
 from service.parse import parse_body
