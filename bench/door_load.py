@@ -64,7 +64,7 @@ def server(command: Sequence[str], ready: Callable[[dict[str, Any]], dict[str, i
     """Start a server on the first core; `ready` finds its ports in its lines of JSON."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path[1:]])}
     process = subprocess.Popen(  # noqa: S603 # our own commands
-        ["taskset", "-c", str(CORES[0]), sys.executable, *command],  # noqa: S607
+        ["taskset", "-c", str(CORES[0]), sys.executable, *command],  # noqa: S607 # wherever the system keeps it
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
@@ -76,7 +76,7 @@ def server(command: Sequence[str], ready: Callable[[dict[str, Any]], dict[str, i
                 break
         assert ports is not None, "the server ended"
         # The log goes on, as in production, and a full pipe would stop the server.
-        sink = subprocess.Popen(["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL)  # noqa: S607
+        sink = subprocess.Popen(["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL)  # noqa: S607 # as above
         yield Server(process.pid, ports)
         process.terminate()
         process.wait(30)

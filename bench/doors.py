@@ -68,7 +68,7 @@ def service(checkpoint: Path, threads: int | None) -> Iterator[tuple[str, int]]:
                     break
             host, _, port = address.removeprefix("http://").partition(":")
             # The log goes on, and a full pipe would stop the service.
-            drain = subprocess.Popen(["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL)  # noqa: S607
+            drain = subprocess.Popen(["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL)  # noqa: S607 # any will do
             yield host, int(port)
             process.terminate()
             drain.wait()
