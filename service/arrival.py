@@ -81,6 +81,16 @@ def arrive(metadata: Mapping[str, str], tracing: Tracing | None = None) -> Arriv
     return arrival
 
 
+def arrive_within(first: Arrival, number: int, tracing: Tracing | None = None) -> Arrival:
+    """One request, now, of the several that a call brings: named after the call, and a span within the call's."""
+    arrival = Arrival(f"{first.id}/{number}", time.monotonic(), principal=first.principal, trace=first.trace)
+    headers: Mapping[str, str] = HEADERS.get()
+    if tracing is not None and first.span is not None:
+        arrival.span, _, headers = tracing.begin({}, within=first.span)
+    HEADERS.set({**headers, "x-request-id": arrival.id})
+    return arrival
+
+
 def arrival_of(scope: Mapping[str, Any]) -> Arrival:
     """The arrival that the access layer put into an ASGI scope."""
     arrival: Arrival = scope[SCOPE_KEY]

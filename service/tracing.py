@@ -100,14 +100,18 @@ class Tracing:
         self._context = TraceContextTextMapPropagator()
         self._close = close
 
-    def begin(self, headers: Mapping[str, str]) -> Begun:
+    def begin(self, headers: Mapping[str, str], within: Span | None = None) -> Begun:
         """A request has come.
 
         Args:
             headers: its well-formed W3C trace context; empty without one.
+            within: the call that it is one of several requests of, instead.
         """
-        parent = self._context.extract(headers)
-        span = self._tracer.start_span("request", parent, self._api.SpanKind.SERVER)
+        if within is None:
+            parent, kind = self._context.extract(headers), self._api.SpanKind.SERVER
+        else:
+            parent, kind = self._api.set_span_in_context(within), self._api.SpanKind.INTERNAL
+        span = self._tracer.start_span("request", parent, kind)
         onward: dict[str, str] = {}
         self._context.inject(onward, self._api.set_span_in_context(span))
         return Begun(span, f"{span.get_span_context().trace_id:032x}", onward)

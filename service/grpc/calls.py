@@ -50,11 +50,6 @@ class Opened:
     deadline: Deadline
     budget_ms: float
 
-    def request(self, number: int) -> Arrival:
-        """The arrival, now, of one request among several in this call."""
-        first = self.arrival
-        return Arrival(f"{first.id}/{number}", time.monotonic(), principal=first.principal, trace=first.trace)
-
     def visit(self, admission: Admission, size: int) -> AbstractContextManager[None]:
         """The time that one request of so many bytes is in the house; see `Admission.visit`."""
         latest = min(self.deadline, deadline_of(time.monotonic(), [self.budget_ms]))

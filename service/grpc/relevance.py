@@ -76,6 +76,7 @@ class Relevance:
                 message = parse(pb.ExplainRequest, raw)
                 asked = explain_request(message)
                 check_limits(asked, self._gateway.settings.limits, ONE_ITEM)
+                arrival.timings_ms.add("parse", arrival.started)
                 reply = await self._gateway.pipeline.explain(asked, opened.call(arrival, deadline_ms(message)))
                 note(arrival.notes, asked, reply)
                 return explain_response(reply, self._tiers).SerializeToString()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from service.arrival import arrive_within
 from service.errors import NotReadyError, invalid
 from service.grpc.calls import CLIENT_GONE, as_service_error
 from service.grpc.failures import status_of
@@ -100,7 +101,7 @@ class Stream:
         return message
 
     async def _answer(self, message: pb.ScoreStreamRequest) -> None:
-        arrival = self._opened.request(self._count)
+        arrival = arrive_within(self._opened.arrival, self._count, self._gateway.tracing)
         status, code = CLIENT_GONE, "CANCELLED"
         try:
             with self._opened.visit(self._gateway.admission, message.ByteSize()):

@@ -35,10 +35,12 @@ def request(name: str, count: int = 3, **more: Any) -> pb.ScoreStreamRequest:
     return pb.ScoreStreamRequest(id=name, request=score_message(body))
 
 
-async def parts_of(doors: Doors, requests: Iterable[pb.ScoreStreamRequest]) -> dict[str, list[pb.ScoreStreamResponse]]:
+async def parts_of(
+    doors: Doors, requests: Iterable[pb.ScoreStreamRequest], metadata: tuple[tuple[str, str], ...] = ()
+) -> dict[str, list[pb.ScoreStreamResponse]]:
     """Every part of the answers, by request."""
     parts: dict[str, list[pb.ScoreStreamResponse]] = {}
-    async for part in doors.stub.ScoreStream(iter(requests)):
+    async for part in doors.stub.ScoreStream(iter(requests), metadata=metadata):
         parts.setdefault(part.id, []).append(part)
     return parts
 
