@@ -6,9 +6,13 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from service.access.keys import without_secrets
+
+# Start-up lines; one for each request to an engine; each build of FAISS that this processor or wheel has not, though
+# one that has none at all raises. Ours say more.
+CHATTY: Final = ("uvicorn.error", "httpx", "faiss.loader")
 
 _encode = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder for each line
 
@@ -40,5 +44,6 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("uvicorn.error", "httpx"):  # start-up lines, and one for each request to an engine; ours say more
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    if level != "debug":
+        for chatty in CHATTY:
+            logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 
 import pytest
 
@@ -35,3 +37,12 @@ def test_an_exception_comes_along_in_the_same_line() -> None:
     line = JsonFormatter().format(failure)
     assert "\n" not in line
     assert "ValueError: invalid" in json.loads(line)["exception"]
+
+
+@pytest.mark.parametrize(("level", "told"), [("info", False), ("debug", True)])
+def test_what_faiss_tries_at_its_start_is_no_news(level: str, told: bool) -> None:  # noqa: FBT001 # a parameter
+    """Builds that a wheel has not look like errors; they are told to who asks for everything."""
+    code = f"from service.logs import configure_logging; configure_logging({level!r}); import faiss"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ("faiss.loader" in done.stdout) is told
+    assert not done.stderr
