@@ -13,6 +13,7 @@ import numpy as np
 from models.engines.port import ItemStatus
 from models.errors import ModelError
 from service.errors import DeadlineError, from_model
+from service.reply import Degraded
 from service.rows import scored, unscored
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ class Computed:
     prompt: Prompt
     rows: Rows
     cached_tokens: int
-    shed: bool  # under brown-out only the first of them were asked for
 
 
 class Compute:
@@ -88,9 +88,10 @@ class Compute:
             ticket.computed = scores.status.count(ItemStatus.OK) / len(scores.status)
         rows = scored(taken, scores)
         if ticket.items < len(items):
-            left = unscored(len(items) - ticket.items, len(self._judge.manifest.tiers), ItemStatus.EXPIRED)
+            why = Degraded.FIRST_ITEMS if ticket.shed else None
+            left = unscored(len(items) - ticket.items, len(self._judge.manifest.tiers), ItemStatus.EXPIRED, why)
             rows = np.concatenate([rows, left])
-        return Computed(taken, rows, scores.cached_tokens, ticket.shed)
+        return Computed(taken, rows, scores.cached_tokens)
 
     async def decode(self, prompt: Prompt, label: int, call: Call) -> list[int]:
         """Token ids of the first item's rationale after a label, until its end, a limit or the deadline."""

@@ -28,7 +28,7 @@ from service.reply import (
     Versions,
 )
 from service.request import Call, Priority
-from service.rows import OK, prompt_tokens, unscored
+from service.rows import EXPIRED, LEFT_OUT, OK, STATUSES, prompt_tokens, unscored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +70,6 @@ class Answered:
     rows: Rows
     cached_tokens: int
     cached_items: int = 0
-    shed: Degraded | None = None  # the step of the brown-out that left items out
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +201,7 @@ class Pipeline:
         """Rows of every item from the engine."""
         fetched = await self._fetch(request, call, skip=self._step(call) >= Step.NO_RETRIEVAL)
         computed = await self._compute.score(request, range(len(request.candidates)), fetched, call)
-        shed = Degraded.FIRST_ITEMS if computed.shed else None
-        return Answered(fetched, computed.rows, computed.cached_tokens, shed=shed)
+        return Answered(fetched, computed.rows, computed.cached_tokens)
 
     async def _recall(self, cache: ResultCache, request: ScoreRequest, call: Call, tell: Tell | None) -> Answered:
         """Rows from the cache, and of the rest from the engine."""
@@ -224,26 +222,26 @@ class Pipeline:
         step = self._step(call)
         hits = len(recalled.rows) - len(recalled.missing)
         if hits and recalled.fetched is not None and step >= Step.CACHE_ONLY:
-            tokens = prompt_tokens(recalled.rows)
-            return Answered(recalled.fetched, recalled.rows, tokens, hits, Degraded.CACHE_ONLY)
+            rows = recalled.rows.copy()
+            rows["left_out"][recalled.missing] = LEFT_OUT.index(Degraded.CACHE_ONLY)
+            return Answered(recalled.fetched, rows, prompt_tokens(rows), hits)
         # Without a chunk, hits that were scored with one would have to be scored again: that saves nothing.
         fetched = await self._fetch(request, call, skip=not hits and step >= Step.NO_RETRIEVAL)
         fresh_items = fresh_tokens = 0
-        shed: Degraded | None = None
         refused: list[ServiceError] = []
 
         async def compute(positions: Sequence[int]) -> Rows:
             """What the engine cannot do in time or at all must not take the hits with it."""
-            nonlocal fresh_items, fresh_tokens, shed
+            nonlocal fresh_items, fresh_tokens
             try:
                 computed = await self._compute.score(request, positions, fetched, call)
             except (DeadlineError, OverloadedError, NotReadyError) as error:
                 refused.append(error)
                 status = ItemStatus.FAILED if isinstance(error, NotReadyError) else ItemStatus.EXPIRED
-                return unscored(len(positions), len(self.judge.manifest.tiers), status)
+                left_out = Degraded.CACHE_ONLY if isinstance(error, OverloadedError) else None
+                return unscored(len(positions), len(self.judge.manifest.tiers), status, left_out)
             fresh_items += int((computed.rows["status"] == OK).sum())
             fresh_tokens += computed.prompt.tokens - computed.cached_tokens
-            shed = Degraded.FIRST_ITEMS if computed.shed else shed
             return computed.rows
 
         computing = Parts(request, self.judge.manifest, compute, tell) if tell else compute
@@ -252,7 +250,7 @@ class Pipeline:
         if refused and not scored_items:
             raise refused[0]
         known_tokens = max(0, prompt_tokens(rows) - fresh_tokens)
-        return Answered(fetched, rows, known_tokens, scored_items - fresh_items, shed)
+        return Answered(fetched, rows, known_tokens, scored_items - fresh_items)
 
     async def _refresh(self, cache: ResultCache, recalled: Recalled, request: ScoreRequest, caller: Caller) -> None:
         """Compute a request again while its scores are still in the cache. Gives way to everything else."""
@@ -270,7 +268,7 @@ class Pipeline:
     def _judge(self, request: ScoreRequest, answered: Answered, call: Call) -> Judged:
         with stage(call, "judge"):
             results = self._verdicts(request, answered.rows)
-            degraded = _degraded(results, answered)
+            degraded = _degraded(answered)
         tokens = prompt_tokens(answered.rows)
         return Judged(results, degraded, Usage(tokens, answered.cached_tokens, tokens, answered.cached_items))
 
@@ -292,19 +290,21 @@ class Pipeline:
         return dict(call.timings_ms)
 
 
-def _degraded(results: tuple[ItemResult, ...], answered: Answered) -> tuple[Degraded, ...]:
-    statuses = {r.status for r in results}
+def _degraded(answered: Answered) -> tuple[Degraded, ...]:
+    rows, fetched = answered.rows, answered.fetched
+    statuses = {STATUSES[status] for status in rows["status"].tolist()}
     if ItemStatus.OK not in statuses:
         if ItemStatus.FAILED in statuses:
             raise NotReadyError("the engine failed on every item", retry_after_ms=1000)
         raise DeadlineError("the deadline passed before any item was scored; allow more time or send fewer items")
+    why = {LEFT_OUT[reason] for reason in rows["left_out"][rows["status"] == EXPIRED].tolist()}
     flags = {
-        Degraded.DEADLINE: ItemStatus.EXPIRED in statuses,
+        Degraded.DEADLINE: None in why,
         Degraded.ENGINE: ItemStatus.FAILED in statuses,
-        Degraded.CONTEXT: answered.fetched.failed and not answered.fetched.skipped,
-        Degraded.NO_RETRIEVAL: answered.fetched.skipped,
-        Degraded.CACHE_ONLY: answered.shed is Degraded.CACHE_ONLY,
-        Degraded.FIRST_ITEMS: answered.shed is Degraded.FIRST_ITEMS,
+        Degraded.CONTEXT: fetched.failed and not fetched.skipped,
+        Degraded.NO_RETRIEVAL: fetched.skipped,
+        Degraded.CACHE_ONLY: Degraded.CACHE_ONLY in why,
+        Degraded.FIRST_ITEMS: Degraded.FIRST_ITEMS in why,
     }
     return tuple(flag for flag, raised in flags.items() if raised)
 

@@ -19,7 +19,7 @@ class Degraded(StrEnum):
     ENGINE = "engine"  # the engine failed on some items
     CONTEXT = "context"  # retrieval failed or took too long; judged without a chunk
     NO_RETRIEVAL = "no_retrieval"  # under pressure no chunk was looked for
-    CACHE_ONLY = "cache_only"  # under pressure only items whose verdict was known were answered
+    CACHE_ONLY = "cache_only"  # under pressure items were left out whose verdict was not known
     FIRST_ITEMS = "first_items"  # under pressure only the first items were scored
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from models.engines.port import ItemStatus
 from models.manifest import FieldName
+from service.reply import Degraded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,6 +27,8 @@ Rows: TypeAlias = NDArray[np.void]
 
 STATUSES: Final = tuple(ItemStatus)  # a record's status is a position in here
 OK: Final = STATUSES.index(ItemStatus.OK)
+EXPIRED: Final = STATUSES.index(ItemStatus.EXPIRED)
+LEFT_OUT: Final = (None, Degraded.CACHE_ONLY, Degraded.FIRST_ITEMS)  # a record's reason is a position in here
 _BITS: Final[dict[str, int]] = {name: 1 << n for n, name in enumerate(get_args(FieldName))}
 
 
@@ -35,7 +38,7 @@ def row_type(tiers: int) -> np.dtype[np.void]:
 
     logprobs: float32 [K] as the engine gave them, NaN where status is not ok; label_mass: NaN where not known;
     prefix_tokens, suffix_tokens: the prompt's, 0 where none was written; truncated, unrepresentable: fields as bits;
-    status: position in STATUSES.
+    status: position in STATUSES; left_out: position in LEFT_OUT, under what pressure an item was not even tried.
     """
     return np.dtype(
         [
@@ -46,16 +49,17 @@ def row_type(tiers: int) -> np.dtype[np.void]:
             ("truncated", "u1"),
             ("unrepresentable", "u1"),
             ("status", "u1"),
-            ("unused", "u1"),
+            ("left_out", "u1"),
         ]
     )
 
 
-def unscored(count: int, tiers: int, status: ItemStatus) -> Rows:
+def unscored(count: int, tiers: int, status: ItemStatus, left_out: Degraded | None = None) -> Rows:
     """Records of items that have no scores."""
     rows = np.zeros(count, row_type(tiers))
     rows["logprobs"] = rows["label_mass"] = np.nan
     rows["status"] = STATUSES.index(status)
+    rows["left_out"] = LEFT_OUT.index(left_out)
     return rows
 
 

@@ -59,7 +59,7 @@ REQUEST_SECONDS: Final = Metric(
 DEADLINES: Final = Metric(
     "tierwise_deadlines_total",
     _COUNTER,
-    "Scoring requests: met, partial (some items expired), late (answered after it), missed (504), refused (503)",
+    "Scoring requests: met, partial (some items are missing), late (answered after it), missed (504), refused (503)",
     ("outcome", "tenant"),
 )
 DEADLINE_USED: Final = Metric(

@@ -27,6 +27,7 @@ MOST_TENANTS: Final = 50  # with a label of their own; those that come later sha
 OTHER: Final = "other"
 PROBES: Final = frozenset({"/livez", "/readyz"})  # a kubelet's requests would water down every ratio
 REFUSED, MISSED = 503, 504
+PARTIAL: Final = frozenset({Degraded.DEADLINE, Degraded.CACHE_ONLY, Degraded.FIRST_ITEMS})  # items are missing
 
 
 class Metrics:
@@ -87,7 +88,7 @@ class Metrics:
         total, left = call.timings_ms["total"] / 1000.0, call.deadline.remaining()
         if left < float("inf"):
             self._used.observe(total / (total + left) if left else 2.0 * c.SHARES[-1])
-        outcome = "late" if left == 0.0 else "partial" if Degraded.DEADLINE in judged.degraded else "met"
+        outcome = "late" if left == 0.0 else "met" if PARTIAL.isdisjoint(judged.degraded) else "partial"
         self._deadlines.labels(outcome, tenant).inc()
 
     def _take(self, checkpoint: str, tenant: str, results: Sequence[ItemResult]) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 from models.engines.port import ItemStatus, Scores
 from models.manifest import load_manifest
 from models.prompt import Part, Prompt
-from service.rows import OK, STATUSES, fields_of, prompt_tokens, row_type, scored, unscored
+from service.reply import Degraded
+from service.rows import LEFT_OUT, OK, STATUSES, fields_of, prompt_tokens, row_type, scored, unscored
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,3 +58,11 @@ def test_a_row_without_scores_is_never_ok() -> None:
     assert (rows["status"] != OK).all()
     assert np.isnan(rows["logprobs"]).all()
     assert row_type(4).itemsize == 32
+
+
+def test_a_row_says_why_it_was_left_out() -> None:
+    """One that was late, and one that was not even tried, are not the same."""
+    assert [LEFT_OUT[row] for row in unscored(1, 4, ItemStatus.EXPIRED)["left_out"]] == [None]
+    rows = unscored(2, 4, ItemStatus.EXPIRED, Degraded.CACHE_ONLY)
+    assert [LEFT_OUT[row] for row in rows["left_out"]] == [Degraded.CACHE_ONLY] * 2
+    assert not scored(PROMPT, scores())["left_out"].any()

@@ -48,11 +48,11 @@ def crowded(admission: Admission, seconds: float) -> Iterator[None]:
         yield
 
 
-def press(admission: Admission, share: float) -> None:
-    """Many found no room just now."""
-    now = asyncio.get_running_loop().time()
+def press(admission: Admission, share: float, lasting: float = 60.0) -> None:
+    """Many find no room, from now on for so many seconds."""
+    until = asyncio.get_running_loop().time() + lasting
     for n in range(1_000):
-        admission._ladder.record(now, refused=n < share * 1_000)
+        admission._ladder.record(until, refused=n < share * 1_000)
 
 
 async def test_a_full_queue_is_told_before_any_compute(door: Door) -> None:
@@ -125,7 +125,7 @@ async def test_the_first_step_skips_retrieval(open_door: OpenDoor) -> None:
         searched += 1
 
     async with open_door(knowledge=FakeKnowledge(wait=count)) as door:
-        press(door.gateway.admission, 0.1)
+        press(door.gateway.admission, 0.1, lasting=0.0)
         hurried = (await door.post("/v1/score", body(4))).json()
         assert (hurried["degraded"], hurried["context"], searched) == (["no_retrieval"], None, 0)
         chosen = (await door.post("/v1/score", {**BODY, "context": {"text": "own"}})).json()
@@ -143,7 +143,7 @@ async def test_the_second_step_answers_what_is_known(door: Door) -> None:
     press(door.gateway.admission, 0.4)
     reply = (await door.post("/v1/score", body(4))).json()
     assert not door.engine.calls
-    assert set(reply["degraded"]) == {"deadline", "cache_only"}
+    assert reply["degraded"] == ["cache_only"]
     assert [(r["index"], r["status"]) for r in reply["results"]] == [
         (0, "ok"), (1, "ok"), (2, "expired"), (3, "expired"),
     ]  # fmt: skip
@@ -151,12 +151,34 @@ async def test_the_second_step_answers_what_is_known(door: Door) -> None:
     assert (await door.post("/v1/score", body(2, first=10))).json()["degraded"] == []
 
 
+async def test_known_verdicts_come_back_when_there_is_no_room_for_the_others(door: Door) -> None:
+    """Refused before any compute, flagged as left out under pressure and not as too late; alone they would be a 503."""
+    await door.post("/v1/score", body(2))
+    door.engine.calls.clear()
+    with crowded(door.gateway.admission, seconds=5.0):
+        reply = (await door.post("/v1/score", body(4))).json()
+        assert (await door.post("/v1/score", body(2, first=2))).status_code == 503
+    assert not door.engine.calls
+    assert reply["degraded"] == ["cache_only"]
+    assert [(r["index"], r["status"]) for r in reply["results"]] == [
+        (0, "ok"), (1, "ok"), (2, "expired"), (3, "expired"),
+    ]  # fmt: skip
+
+
+async def test_what_is_left_out_and_what_is_late_are_two_flags(open_door: OpenDoor) -> None:
+    """The first items are asked for, and one of them is not reached."""
+    async with open_door(OverlapEngine(expired=frozenset({1})), admission={"brown_out": "items"}) as door:
+        press(door.gateway.admission, 0.9)
+        reply = (await door.post("/v1/score", body(4))).json()
+    assert reply["degraded"] == ["deadline", "first_items"]
+
+
 async def test_the_third_step_scores_the_first_items(open_door: OpenDoor) -> None:
     """Only where the operator allows it; half of them by default."""
     async with open_door(admission={"brown_out": "items"}) as door:
         press(door.gateway.admission, 0.9)
         reply = (await door.post("/v1/score", body(4))).json()
-    assert set(reply["degraded"]) == {"deadline", "first_items"}
+    assert reply["degraded"] == ["first_items"]
     assert sorted(r["index"] for r in reply["results"] if r["status"] == "ok") == [0, 1]
     async with open_door() as door:
         press(door.gateway.admission, 0.9)

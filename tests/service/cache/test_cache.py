@@ -198,7 +198,7 @@ async def test_what_is_less_than_a_full_answer_is_not_kept(
 
 @pytest.mark.parametrize(
     ("raises", "status", "flag"),
-    [(EngineBusyError("full"), "expired", "deadline"), (EngineUnavailableError("dead"), "failed", "engine")],
+    [(EngineBusyError("full"), "expired", "cache_only"), (EngineUnavailableError("dead"), "failed", "engine")],
 )
 async def test_hits_survive_an_engine_that_cannot_compute_the_rest(
     checkpoint: Path, raises: Exception, status: str, flag: str

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from models.errors import EngineBusyError
 from service.metrics.catalogue import edges
 from service.metrics.recorder import MOST_TENANTS, Metrics
 from tests.service.conftest import Door, FakeKnowledge, OverlapEngine
@@ -57,6 +58,18 @@ async def test_an_answer_in_part_is_told_from_a_whole_one(open_door: OpenDoor) -
     assert value(metrics, "tierwise_items_total", status="expired", tenant="public") == 1
     assert value(metrics, "tierwise_deadlines_total", outcome="partial", tenant="public") == 1
     assert value(metrics, "tierwise_degraded_total", flag="deadline") == 1
+
+
+async def test_an_answer_that_leaves_items_out_is_one_in_part(open_door: OpenDoor) -> None:
+    """Whatever the reason: here no room for what the cache has not."""
+    async with open_door(deadline_ms=60_000) as door:
+        await door.post("/v1/score", {**BODY, "items": BODY["items"][:1]})
+        door.engine.raises = EngineBusyError("full")
+        await door.post("/v1/score", BODY)
+        metrics = door.gateway.metrics
+    assert value(metrics, "tierwise_deadlines_total", outcome="partial", tenant="public") == 1
+    assert value(metrics, "tierwise_degraded_total", flag="cache_only") == 1
+    assert value(metrics, "tierwise_degraded_total", flag="deadline") is None
 
 
 async def test_chunks_are_told_by_their_origin(open_door: OpenDoor) -> None:
