@@ -7,6 +7,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from models.manifest import RationaleMarkers
 
 
@@ -82,3 +84,21 @@ def _attribute(text: str) -> tuple[str, AttributeVerdict]:
         msg = f"attribute verdict without a name: {text!r}"
         raise ValueError(msg)
     return name, AttributeVerdict(verdict)
+
+
+def implied_tiers(category: CategoryVerdict, attributes: Mapping[str, AttributeVerdict]) -> frozenset[int]:
+    """The rule table: tier columns (0 is best of four) that verdicts allow. Deterministic.
+
+    Mismatch -> Irrelevant. Related -> Mismatch. Match -> Excellent when every constraint holds, Related when one is
+    unknown, Mismatch when one is violated; with a violated brand or model, Irrelevant is allowed too, because a query
+    that names only those leaves nothing in common (models/train/rules.py).
+    """
+    if category is CategoryVerdict.MISMATCH:
+        return frozenset({3})
+    if category is CategoryVerdict.RELATED:
+        return frozenset({2})
+    found = set(attributes.values())
+    if AttributeVerdict.VIOLATED in found:
+        core = {n for n, v in attributes.items() if v is AttributeVerdict.VIOLATED} & {"brand", "model", "fits"}
+        return frozenset({2, 3} if core else {2})
+    return frozenset({1} if AttributeVerdict.UNKNOWN in found else {0})

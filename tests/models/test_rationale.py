@@ -5,14 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.manifest import Manifest
-from models.rationale import AttributeVerdict, CategoryVerdict, ContextUse, Rationale, parse, render
+from models.rationale import AttributeVerdict as A
+from models.rationale import CategoryVerdict as C
+from models.rationale import ContextUse, Rationale, implied_tiers, parse, render
 
 # A name with a comma, or a text with a marker, is not something the schema can carry.
 NAMES = st.from_regex(r"[a-z]{1,8}( [a-z]{1,6})?", fullmatch=True)
 RATIONALES = st.builds(
     Rationale,
-    category=st.sampled_from(CategoryVerdict),
-    attributes=st.lists(st.tuples(NAMES, st.sampled_from(AttributeVerdict)), max_size=4).map(tuple),
+    category=st.sampled_from(C),
+    attributes=st.lists(st.tuples(NAMES, st.sampled_from(A)), max_size=4).map(tuple),
     context=st.sampled_from(ContextUse),
     reason=st.from_regex(r"[a-z0-9 ]{0,40}", fullmatch=True).map(str.strip),
 )
@@ -49,6 +51,23 @@ def test_text_that_breaks_the_schema_is_none(manifest: Manifest, text: str) -> N
 
 def test_the_fields_stand_in_the_documented_order(manifest: Manifest) -> None:
     """Category, attributes, context, reason."""
-    rationale = Rationale(CategoryVerdict.RELATED, (("brand", AttributeVerdict.OK),), ContextUse.IGNORE, "other kind")
+    rationale = Rationale(C.RELATED, (("brand", A.OK),), ContextUse.IGNORE, "other kind")
     expected = "[unused9] related [unused10] brand ok [unused11] ignore [unused12] other kind"
     assert render(rationale, manifest.rationale) == expected
+
+
+@pytest.mark.parametrize(
+    ("category", "attributes", "tiers"),
+    [
+        (C.MATCH, {}, {0}),
+        (C.MATCH, {"brand": A.OK}, {0}),
+        (C.MATCH, {"colour": A.UNKNOWN, "brand": A.OK}, {1}),
+        (C.MATCH, {"colour": A.VIOLATED, "size": A.UNKNOWN}, {2}),
+        (C.MATCH, {"brand": A.VIOLATED}, {2, 3}),
+        (C.RELATED, {"brand": A.OK}, {2}),
+        (C.MISMATCH, {"brand": A.OK}, {3}),
+    ],
+)
+def test_rule_table(category: C, attributes: dict[str, A], tiers: set[int]) -> None:
+    """Verdicts imply tiers."""
+    assert implied_tiers(category, attributes) == tiers

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from models.rationale import AttributeVerdict, CategoryVerdict
+from models.rationale import implied_tiers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from models.rationale import Rationale
+    from models.rationale import AttributeVerdict, CategoryVerdict, Rationale
 
 GUIDED_SHARE: Final = 0.25  # of a batch, at most
 GUIDED_KEPT: Final = 4  # correct guided answers of a group, at most
@@ -28,24 +28,6 @@ class Gold:
     tier: int
     category: CategoryVerdict | None = None
     attributes: Mapping[str, AttributeVerdict] | None = None
-
-
-def implied_tiers(category: CategoryVerdict, attributes: Mapping[str, AttributeVerdict]) -> frozenset[int]:
-    """`f(c, a)`: tier columns (0 is best of four) that the verdicts allow; deterministic.
-
-    Mismatch -> Irrelevant. Related -> Mismatch. Match -> Excellent when every constraint holds, Related when one is
-    unknown, Mismatch when one is violated; with a violated brand or model, Irrelevant is allowed too, because a query
-    that names only those leaves nothing in common (models/train/rules.py).
-    """
-    if category is CategoryVerdict.MISMATCH:
-        return frozenset({3})
-    if category is CategoryVerdict.RELATED:
-        return frozenset({2})
-    found = set(attributes.values())
-    if AttributeVerdict.VIOLATED in found:
-        core = {n for n, v in attributes.items() if v is AttributeVerdict.VIOLATED} & {"brand", "model", "fits"}
-        return frozenset({2, 3} if core else {2})
-    return frozenset({1} if AttributeVerdict.UNKNOWN in found else {0})
 
 
 def rule_gate(tier: int | None, rationale: Rationale | None) -> bool:

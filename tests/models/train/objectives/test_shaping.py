@@ -9,7 +9,6 @@ from models.rationale import CategoryVerdict as C
 from models.rationale import ContextUse, Rationale
 from models.train.objectives.shaping import (
     Gold,
-    implied_tiers,
     replacements,
     replay_threshold,
     rule_gate,
@@ -21,23 +20,6 @@ GOOD = (True, True, False, False)
 
 def said(category: C, **attributes: A) -> Rationale:
     return Rationale(category, tuple(attributes.items()), ContextUse.IGNORE, "")
-
-
-@pytest.mark.parametrize(
-    ("category", "attributes", "tiers"),
-    [
-        (C.MATCH, {}, {0}),
-        (C.MATCH, {"brand": A.OK}, {0}),
-        (C.MATCH, {"colour": A.UNKNOWN, "brand": A.OK}, {1}),
-        (C.MATCH, {"colour": A.VIOLATED, "size": A.UNKNOWN}, {2}),
-        (C.MATCH, {"brand": A.VIOLATED}, {2, 3}),
-        (C.RELATED, {"brand": A.OK}, {2}),
-        (C.MISMATCH, {"brand": A.OK}, {3}),
-    ],
-)
-def test_rule_table(category: C, attributes: dict[str, A], tiers: set[int]) -> None:
-    """Verdicts imply tiers."""
-    assert implied_tiers(category, attributes) == tiers
 
 
 def test_gate() -> None:
