@@ -1,7 +1,7 @@
 """`tierwise.json`: everything about a checkpoint that the service must not hard-code.
 
 It lies beside the weights: tiers and their label token ids, prompt template, field budgets, beta, temperature,
-canaries, file hashes, and where the weights come from.
+canaries, file hashes, and where the weights come from. An adapter's folder has one of its own (`models.adapter`).
 """
 
 from __future__ import annotations
@@ -116,6 +116,9 @@ class Manifest(_Frozen):
 
     format: Literal[1] = 1
     name: str = Field(min_length=1)
+    base: str | None = Field(
+        default=None, description="checkpoint id of the model that an adapter lies over; none for a whole model"
+    )
     tiers: tuple[Tier, ...] = Field(min_length=2)
     prompt: PromptTemplate
     prompt_hash: str
@@ -155,7 +158,7 @@ class Manifest(_Frozen):
     @property
     def checkpoint_id(self) -> str:
         """`name@` and 12 hex digits over every file's hash: changes when any byte that can move a score does."""
-        return f"{self.name}@{_files_digest(tuple(sorted(self.files.items())))}"
+        return f"{self.name}@{_files_digest(tuple(sorted(self.files.items())), self.base)}"
 
     @property
     def tiers_id(self) -> str:
@@ -164,8 +167,9 @@ class Manifest(_Frozen):
 
 
 @lru_cache
-def _files_digest(files: tuple[tuple[str, str], ...]) -> str:
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]
+def _files_digest(files: tuple[tuple[str, str], ...], base: str | None) -> str:
+    value = json.dumps(files if base is None else [base, files])
+    return hashlib.sha256(value.encode()).hexdigest()[:12]
 
 
 @lru_cache

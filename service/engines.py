@@ -57,7 +57,7 @@ def _vllm(settings: Settings, manifest: Manifest) -> Engine:
 
 def _vllm_server(settings: Settings, manifest: Manifest) -> Engine:
     from models.engines.vllm_server import VllmServerEngine
-    from models.engines.vllm_server.engine import PoolOptions
+    from models.engines.vllm_server.pool import PoolOptions
 
     chosen = settings.vllm
     if not chosen.urls:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.deadline import Deadline
+    from models.manifest import Manifest
 
 
 class ItemStatus(StrEnum):
@@ -108,4 +109,17 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Finish what runs, release everything. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class AdapterHost(Protocol):
+    """An engine that serves adapters beside its checkpoint."""
+
+    def adapter(self, name: str, manifest: Manifest) -> Engine:
+        """The adapter of that name, with its own labels, in the same queue. Closing it leaves this engine open.
+
+        Raises:
+            CheckpointError: there is none of that name.
+        """
         ...

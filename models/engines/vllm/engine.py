@@ -85,7 +85,6 @@ class VllmEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         self._numbers = itertools.count()
-        self._queued = 0
 
     @classmethod
     def load(
@@ -163,11 +162,11 @@ class VllmEngine:
         llm, lost = self._process.current()
         if batch.prompts and not deadline.expired:
             tokens = sum(map(len, batch.prompts))
-            self._queued += tokens
+            self._process.queued += tokens
             try:
                 await in_time(self._read(llm, batch), lost, deadline)
             finally:
-                self._queued -= tokens
+                self._process.queued -= tokens
         return scores_of(batch.reads, batch.status, labels=len(self._labels), prefix_tokens=len(prefix))
 
     async def explain(
@@ -214,7 +213,7 @@ class VllmEngine:
     def health(self) -> EngineHealth:
         """See the port."""
         process = self._process
-        return EngineHealth(process.ready, process.detail, self._queued, process.meter.steps)
+        return EngineHealth(process.ready, process.detail, process.queued, process.meter.steps)
 
     async def close(self) -> None:
         """See the port."""

@@ -53,10 +53,16 @@ class Watch:
 
 
 class EngineProcess:
-    """One AsyncLLM after another. All methods belong to one event loop."""
+    """One AsyncLLM after another. All methods belong to one event loop.
+
+    Attributes:
+        meter: counters of vLLM itself.
+        queued: tokens that callers wait for, of the checkpoint's judge and of every adapter's.
+    """
 
     def __init__(self, arguments: AsyncEngineArgs, prepare: Prepare, watch: Watch) -> None:
         self.meter = Meter()
+        self.queued = 0
         self._arguments = arguments
         self._prepare = prepare
         self._watch = watch

@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import httpx
 
 from models.canaries import canary_prompts
 from models.deadline import Deadline
 from models.engines.label_reads import scores_of
-from models.engines.onward import HEADERS
 from models.engines.port import EngineHealth, ItemStatus, Scores
 from models.engines.vllm_server.comparison import canary_differences, differences
-from models.engines.vllm_server.routing import RetryBudget, prefix_key, ranked, with_spill
+from models.engines.vllm_server.pool import PoolOptions, open_pool
+from models.engines.vllm_server.routing import prefix_key, ranked, with_spill
 from models.engines.vllm_server.server import LateError, Server
 from models.engines.vllm_server.wire import BadReplyError, decode_request, streamed_ids
 from models.errors import EngineBusyError, EngineError, EngineUnavailableError, PromptTooLongError
@@ -28,70 +26,57 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from models.engines.label_reads import LabelRead
+    from models.engines.vllm_server.pool import Pool
     from models.manifest import Manifest
 
 
-@dataclass(frozen=True, slots=True)
-class PoolOptions:
-    """Choices of the operator. Times in seconds.
-
-    Attributes:
-        model: the name that the servers serve the judge under; their only base model when None.
-        api_key: sent as a bearer token.
-        probe_every: between looks at a server. One that answered a real call since needs no probe.
-        probe_timeout: a probe, one short prompt, must be answered within this.
-        compare_timeout: for the comparison with the manifest.
-        spill_tokens: a server with more unanswered tokens, and more than twice the least loaded one's, is passed over.
-        retry_ratio: extra calls, retries and hedges together, per call.
-        hedge_after: ask a second server when the first has not answered for so long; None: never.
-        connections: open connections to all servers together.
-    """
-
-    model: str | None = None
-    api_key: str | None = None
-    probe_every: float = 1.0
-    probe_timeout: float = 2.0
-    compare_timeout: float = 30.0
-    spill_tokens: int = 16_384
-    retry_ratio: float = 0.1
-    hedge_after: float | None = None
-    connections: int = 256
-
-
-async def _hand_on(request: httpx.Request) -> None:
-    """Add the headers of the call that the request is for."""
-    request.headers.update(HEADERS.get())
-
-
 class VllmServerEngine:
-    """One judge served by any number of vLLM servers."""
-
-    name = "vllm-server"
+    """One judge served by any number of vLLM servers: the base checkpoint, or an adapter over it (see `adapter`)."""
 
     def __init__(
-        self, urls: Sequence[str], manifest: Manifest, *, folder: Path, options: PoolOptions | None = None
+        self,
+        urls: Sequence[str],
+        manifest: Manifest,
+        *,
+        folder: Path,
+        options: PoolOptions | None = None,
+        base: VllmServerEngine | None = None,
     ) -> None:
-        """Engine over servers at `urls`; `folder` holds the checkpoint's tokenizer, its weights are not needed here."""
+        """Engine over servers at `urls`.
+
+        Args:
+            urls: at least one, without a path.
+            manifest: what they must be.
+            folder: of the checkpoint: its tokenizer; its weights are not needed here.
+            options: choices of the operator.
+            base: the judge that this one is an adapter over, on the same servers.
+        """
         self._options = options or PoolOptions()
         self._manifest = manifest
+        self._base = base
+        self._folder = folder
         self._tokenizer = FieldTokenizer(folder)
         self._canaries = canary_prompts(manifest, PromptWriter(manifest, self._tokenizer))
         self._probe = manifest.model_copy(update={"canaries": manifest.canaries[:1]})
-        key = self._options.api_key
-        self._client = httpx.AsyncClient(
-            headers={"authorization": f"Bearer {key}"} if key else {},
-            limits=httpx.Limits(
-                max_connections=self._options.connections, max_keepalive_connections=self._options.connections
-            ),
-            event_hooks={"request": [_hand_on]},
-            trust_env=False,  # servers are named one by one; a proxy of the environment is not meant
-        )
-        self._servers = {server.url: server for server in (Server(url, self._client) for url in urls)}
+        self._pool: Pool = base._pool if base else open_pool(urls, self._options)  # noqa: SLF001 # of the same class
+        self._servers = {url: Server(url, self._pool.client, traffic) for url, traffic in self._pool.traffic.items()}
         if not self._servers:
             raise ValueError("a pool needs at least one server")
-        self._budget = RetryBudget(self._options.retry_ratio)
         self._watches: list[asyncio.Task[None]] = []
         self._compared = {url: asyncio.Event() for url in self._servers}
+
+    def adapter(self, name: str, manifest: Manifest) -> VllmServerEngine:
+        """The judge that the servers serve under `model` = name (`vllm serve --lora-modules name=folder`).
+
+        A server takes its requests only while it answers for this judge and for the base. Close it before the base.
+        """
+        options = replace(self._options, model=name)
+        return VllmServerEngine(list(self._servers), manifest, folder=self._folder, options=options, base=self)
+
+    @property
+    def name(self) -> str:
+        """`vllm-server`, with `+adapter` on one."""
+        return "vllm-server" + (f"+{self._options.model}" if self._base else "")
 
     async def warm_up(self) -> None:
         """Compare each server with the manifest; from then on watch them.
@@ -105,6 +90,8 @@ class VllmServerEngine:
                 for server in self._servers.values()
             ]
         await asyncio.gather(*(event.wait() for event in self._compared.values()))
+        if self._base is not None:
+            await self._base.warm_up()
         self._usable()
 
     async def score(
@@ -145,7 +132,7 @@ class VllmServerEngine:
         servers = self._route(prefix, scope)
         prompt = [*prefix, *suffix, label]
         room = _check_length([prompt], servers)
-        self._budget.call()
+        self._pool.budget.call()
         began = False
         for n, server in enumerate(servers):
             try:
@@ -156,7 +143,7 @@ class VllmServerEngine:
             except LateError:
                 return
             except (EngineUnavailableError, EngineBusyError):
-                if began or n + 1 == len(servers) or not self._budget.take():
+                if began or n + 1 == len(servers) or not self._pool.budget.take():
                     raise
             else:
                 return
@@ -164,13 +151,13 @@ class VllmServerEngine:
     def health(self) -> EngineHealth:
         """See the port. Alive while one server is ready; the detail names those that are not."""
         servers = self._servers.values()
-        ready = sum(server.ready for server in servers)
-        problems = "".join(f"; {server.url}: {server.detail}" for server in servers if not server.ready)
+        ready = sum(map(self._ready, self._servers))
+        problems = "".join(f"; {url}: {self._detail(url)}" for url in self._servers if not self._ready(url))
         return EngineHealth(
             alive=ready > 0,
             detail=f"{ready} of {len(servers)} servers ready{problems}",
-            queued_tokens=sum(server.load for server in servers),
-            steps=sum(server.calls for server in servers),
+            queued_tokens=sum(server.traffic.load for server in servers),
+            steps=sum(server.traffic.calls for server in servers),
         )
 
     async def close(self) -> None:
@@ -181,10 +168,19 @@ class VllmServerEngine:
         await asyncio.gather(*watches, return_exceptions=True)
         for server in self._servers.values():
             server.expel("closed")
-        await self._client.aclose()
+        if self._base is None:
+            await self._pool.client.aclose()
+
+    def _ready(self, url: str) -> bool:
+        """A server that is wrong about the base is not asked about what lies over it."""
+        return self._servers[url].ready and (self._base is None or self._base._ready(url))  # noqa: SLF001 # of the same class
+
+    def _detail(self, url: str) -> str:
+        server = self._servers[url]
+        return f"its base: {self._base._detail(url)}" if self._base and server.ready else server.detail  # noqa: SLF001 # of the same class
 
     def _usable(self) -> list[str]:
-        ready = [url for url, server in self._servers.items() if server.ready]
+        ready = [url for url in self._servers if self._ready(url)]
         if not ready:
             raise EngineUnavailableError(self.health().detail)
         return ready
@@ -192,14 +188,14 @@ class VllmServerEngine:
     def _route(self, prefix: Sequence[int], scope: str) -> list[Server]:
         """Ready servers in the order in which to try them."""
         order = ranked(prefix_key(prefix, scope), self._usable())
-        load = {url: server.load for url, server in self._servers.items()}
+        load = {url: server.traffic.load for url, server in self._servers.items()}
         return [self._servers[url] for url in with_spill(order, load, self._options.spill_tokens)]
 
     async def _first_answer(
         self, servers: Sequence[Server], prompts: Sequence[Sequence[int]], deadline: Deadline, scope: str
     ) -> list[LabelRead] | None:
         """Ask the first server; another one when it fails or a hedge is due. None when the deadline came first."""
-        self._budget.call()
+        self._pool.budget.call()
         others = iter(servers)
         hedge = self._options.hedge_after
         pending = {self._ask(next(others), prompts, deadline, scope)}
@@ -220,7 +216,7 @@ class VllmServerEngine:
                 hedging = not done and hedge is not None
                 if hedging:
                     hedge = None  # once
-                if (hedging or not pending) and (another := next(others, None)) and self._budget.take():
+                if (hedging or not pending) and (another := next(others, None)) and self._pool.budget.take():
                     pending.add(self._ask(another, prompts, deadline, scope))
         finally:
             for task in pending:
@@ -242,9 +238,9 @@ class VllmServerEngine:
                 raise
 
         tokens = sum(map(len, prompts))
-        server.load += tokens  # from now on: requests that are routed before the task begins must see it
+        server.traffic.load += tokens  # from now on: requests that are routed before the task begins must see it
         task = asyncio.create_task(ask())
-        task.add_done_callback(lambda _: server.unload(tokens))
+        task.add_done_callback(lambda _: server.traffic.unload(tokens))
         return task
 
     async def _decode(

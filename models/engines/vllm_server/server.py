@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx
@@ -30,31 +31,46 @@ class LateError(EngineUnavailableError):
     """No answer within the time that the call was given; says nothing about the server's health."""
 
 
+@dataclass(slots=True)
+class Traffic:
+    """What goes to one address, whichever judge it is for.
+
+    Attributes:
+        load: tokens sent and not yet answered.
+        calls: good answers so far.
+    """
+
+    load: int = 0
+    calls: int = 0
+
+    def unload(self, tokens: int) -> None:
+        """Tokens that counted as load are answered or given up."""
+        self.load -= tokens
+
+
 class Server:
-    """One server of a pool. Not ready until it has been compared with the manifest.
+    """One judge on one server of a pool. Not ready until it has been compared with the manifest.
 
     Attributes:
         url: its address, without a path.
+        traffic: shared by all judges at that address.
         ready: whether requests are sent to it.
         detail: one sentence on its state.
-        load: tokens sent and not yet answered.
         model: the name it serves the judge under.
         takes_priority: whether it schedules by priority; learnt at the comparison.
         answered_at: monotonic time of its last good answer.
         limit: tokens of its context.
-        calls: good answers so far.
     """
 
-    def __init__(self, url: str, client: httpx.AsyncClient) -> None:
+    def __init__(self, url: str, client: httpx.AsyncClient, traffic: Traffic) -> None:
         self.url = url.rstrip("/")
+        self.traffic = traffic
         self.ready = False
         self.detail = "not compared yet"
-        self.load = 0
         self.model = ""
         self.takes_priority = False
         self.answered_at = 0.0
         self.limit = 0
-        self.calls = 0
         self._client = client
         self._failures = 0
         self._lost: asyncio.Future[str] | None = None
@@ -76,10 +92,6 @@ class Server:
         self._failures += 1
         if self._failures >= _STRIKES or not self.ready:
             self.expel(detail)
-
-    def unload(self, tokens: int) -> None:
-        """Tokens that counted as load are answered or given up."""
-        self.load -= tokens
 
     def priority(self, deadline: Deadline) -> int | None:
         """What to send as priority: None where it would be refused."""
@@ -114,7 +126,7 @@ class Server:
         except BadReplyError as error:
             raise EngineUnavailableError(f"{self.url} answered something else: {error}") from error
         self.answered_at = time.monotonic()
-        self.calls += 1
+        self.traffic.calls += 1
         self._failures = 0
         return reads
 

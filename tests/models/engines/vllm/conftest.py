@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from models.engines.vllm_server import VllmServerEngine
-from models.engines.vllm_server.engine import PoolOptions
+from models.engines.vllm_server.pool import PoolOptions
 from models.manifest import SHIPPED, Manifest, load_manifest
 from models.prompt import Item, Prompt, PromptWriter
 from models.tokenizer import FieldTokenizer

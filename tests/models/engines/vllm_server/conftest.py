@@ -14,7 +14,7 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from models.engines.vllm_server import VllmServerEngine
-from models.engines.vllm_server.engine import PoolOptions
+from models.engines.vllm_server.pool import PoolOptions
 from models.manifest import Canary, CanaryItem, Manifest, PromptTemplate, RationaleMarkers, Segment, Tier
 from models.tiers import judge, softmax
 from models.tokenizer import FieldTokenizer
@@ -50,6 +50,7 @@ class Peer:
         self.answered = 0
         self.broken_off = 0
         self.model = "judge"
+        self.adapters: dict[str, int] = {}  # name and rotation of what else it serves
         self.max_model_len = max_model_len
         self.delay = 0.0
         self.rotation = 0
@@ -136,7 +137,8 @@ class Peer:
     def _reply(self, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
         match path:
             case "/v1/models":
-                return 200, _json({"data": [{"id": self.model, "max_model_len": self.max_model_len}]})
+                base = {"id": self.model, "max_model_len": self.max_model_len}
+                return 200, _json({"data": [base, *({"id": name, "parent": self.model} for name in self.adapters)]})
             case "/tokenize":
                 return 200, _json({"tokens": [i + self.token_offset for i in self._tokenizer.literal(body["prompt"])]})
             case "/detokenize":
@@ -151,7 +153,7 @@ class Peer:
         labels = body["logprob_token_ids"]
         choices = []
         for index, prompt in enumerate(body["prompt"]):
-            values = self._logprobs(prompt)
+            values = self._logprobs(prompt, self.adapters.get(body["model"], self.rotation))
             if self.mode == "nan":
                 values[0] = math.nan
             offset = 100 if self.mode == "other-labels" else 0
@@ -162,8 +164,8 @@ class Peer:
         usage = {"prompt_tokens": sum(map(len, body["prompt"])), "prompt_tokens_details": None}
         return _json({"choices": choices[::-1], "usage": usage})
 
-    def _logprobs(self, prompt: Sequence[int]) -> list[float]:
-        values = np.roll(np.array(logprobs(prompt)) / self.softness, self.rotation)
+    def _logprobs(self, prompt: Sequence[int], rotation: int) -> list[float]:
+        values = np.roll(np.array(logprobs(prompt)) / self.softness, rotation)
         said: list[float] = (values - np.log(np.exp(values).sum()) + math.log(0.98)).tolist()
         return said
 
