@@ -11,7 +11,6 @@ A killed run resumes from its last checkpoint: everything drawn at random depend
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
@@ -27,9 +26,9 @@ from models.prompt import PromptWriter
 from models.tokenizer import FieldTokenizer
 from models.train import minilm
 from models.train.examples import ExampleWriter, rule_tiers
-from models.train.pairs import ITEMS, PairMaker
-from models.train.queries import QueryMaker
+from models.train.pairs import ITEMS
 from models.train.release import labelled_rows
+from models.train.sides import Side, split_products
 from models.train.teacher import OrdinalMap, SentenceEncoder
 from models.train.template import initial_manifest
 
@@ -128,17 +127,11 @@ class Bootstrap:
         tokenizer = FieldTokenizer(folder / "checkpoint")
         prompts = PromptWriter(self.manifest, tokenizer)
         self._labels = torch.tensor(self.manifest.label_token_ids, device=self._device)
-        held = {n for n in range(len(products)) if _draw(products[n].id) < config.held_out}
+        train, held = split_products(products, config.held_out)
         encoder = SentenceEncoder(encoder_folder)
-        self._train = _Side(
-            products,
-            cards,
-            [n for n in range(len(products)) if n not in held],
-            encoder=encoder,
-            progress=progress,
-            folder=folder,
+        self._train, self._valid = (
+            Side(products, cards, rows, encoder=encoder, progress=progress, folder=folder) for rows in (train, held)
         )
-        self._valid = _Side(products, cards, sorted(held), encoder=encoder, progress=progress, folder=folder)
         self._train_writer = ExampleWriter(self.manifest, tokenizer, prompts, self._train.products, self._train.cards)
         self._valid_writer = ExampleWriter(self.manifest, tokenizer, prompts, self._valid.products, self._valid.cards)
         decayed = [p for n, p in self.decoder.named_parameters() if p.dim() > 1 and "tokens" not in n]
@@ -272,38 +265,5 @@ class Bootstrap:
         self._train.pairs.ordinal = self._valid.pairs.ordinal = OrdinalMap(slope, tuple(thresholds))
 
 
-class _Side:
-    """Products of one side of the split, their queries and their pairs; cards are known to both."""
-
-    def __init__(
-        self,
-        products: Sequence[Product],
-        cards: Sequence[Card],
-        rows: Sequence[int],
-        *,
-        encoder: SentenceEncoder,
-        progress: Callable[[str, int, int], None],
-        folder: Path,
-    ) -> None:
-        self.products = [products[n] for n in rows]
-        place = {n: i for i, n in enumerate(rows)}
-        self.cards = [
-            type(c)(c.text, c.kind, frozenset(place[n] for n in c.products if n in place), c.keys) for c in cards
-        ]
-        devices = [
-            (key, self.products[min(card.products)].category)
-            for card in self.cards
-            if card.kind == "fits" and card.products
-            for key in card.keys
-        ]
-        self.queries = QueryMaker(self.products, devices)
-        self.pairs = PairMaker(self.products, self.cards, encoder, progress, folder)
-
-
 def _move(examples: Examples, device: torch.device) -> Examples:
     return type(examples)(**{n: getattr(examples, n).to(device) for n in examples.__dataclass_fields__})
-
-
-def _draw(text: str) -> float:
-    """A fixed number in [0, 1) for an id, the same on every machine."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32

@@ -46,17 +46,33 @@ _FILES: Final = (
 
 
 def labelled_rows(
-    groups: Sequence[Group], products: Sequence[Product], cards: Sequence[Card], manifest: Manifest, seed: int
+    groups: Sequence[Group],
+    products: Sequence[Product],
+    cards: Sequence[Card],
+    manifest: Manifest,
+    seed: int,
+    *,
+    bare: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """Rule-judged pairs of groups, as rows that `tierwise calibrate --pairs` reads."""
+    """Rule-judged pairs of groups, as rows that every command reads.
+
+    Args:
+        groups: queries with their candidates.
+        products: that the groups' items number.
+        cards: that the groups' cards number.
+        manifest: names the tiers.
+        seed: decides which fields are visible.
+        bare: share of the groups with a helpful card whose items lack attributes and description, as in training.
+    """
     rng = random.Random(seed)
     rows = []
     for group in groups:
         chunk = cards[group.card].text if group.card is not None else ""
+        withheld = group.card_helps and rng.random() < bare
         for n, judgement in zip(group.items, group.judgements, strict=True):
             if judgement is None:
                 continue
-            item = visible_item(products[n], group.query, rng, bare=False)
+            item = visible_item(products[n], group.query, rng, bare=withheld)
             use = context_use(group, n, cards)
             row = {
                 "query": group.query.text,

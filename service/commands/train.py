@@ -136,14 +136,11 @@ def _bootstrap(
     read: Sequence[retrieval.catalogue.Product], output: Path, *, pairs: int, learning_rate: float, seed: int, name: str
 ) -> None:
     from models.train.bootstrap import Bootstrap, BootstrapConfig  # noqa: PLC0415 - torch is an extra
-    from models.train.queries import synonyms  # noqa: PLC0415
     from models.train.release import HELD_OUT, release, write_rows  # noqa: PLC0415
 
     config = BootstrapConfig(pairs=pairs, learning_rate=learning_rate, seed=seed, name=name)
     with _console.status("Deriving knowledge cards"):
-        products = [judged_product(product) for product in read]
-        place = {product.id: n for n, product in enumerate(products)}
-        cards = [_training_card(card, place) for card in make_cards(read, synonyms())]
+        products, cards = training_catalogue(read)
     with _bars() as progress:
         run = Bootstrap(products, cards, output, config, progress)
         figures = run.run()
@@ -153,6 +150,15 @@ def _bootstrap(
     asyncio.run(release(output / "checkpoint", run.manifest, rows, {**record, "validation": figures}))
     typer.echo(f"{output / 'checkpoint'}: {figures}")
     typer.echo(f"Next: tierwise calibrate --pairs {output / HELD_OUT} --checkpoint {output / 'checkpoint'} --write")
+
+
+def training_catalogue(read: Sequence[retrieval.catalogue.Product]) -> tuple[list[Product], list[Card]]:
+    """Products as the judge's training takes them, and the knowledge cards that they yield."""
+    from models.train.queries import synonyms  # noqa: PLC0415 - torch is an extra
+
+    products = [judged_product(product) for product in read]
+    place = {product.id: n for n, product in enumerate(products)}
+    return products, [_training_card(card, place) for card in make_cards(read, synonyms())]
 
 
 def judged_product(product: retrieval.catalogue.Product) -> Product:

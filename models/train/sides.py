@@ -1,0 +1,70 @@
+"""The two sides of a catalogue: products to train on, and products that no training step ever sees."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from models.train.pairs import PairMaker
+from models.train.queries import QueryMaker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from models.catalogue import Product
+    from models.train.pairs import Card
+    from models.train.teacher import SentenceEncoder
+
+
+class Side:
+    """Products of one side of the split, their queries and their pairs; cards are known to both.
+
+    Args:
+        products: the whole catalogue.
+        cards: over the whole catalogue.
+        rows: which products are this side's.
+        encoder: the sentence encoder.
+        progress: called with (what, done, total).
+        folder: keeps the products' vectors for the next start.
+    """
+
+    def __init__(
+        self,
+        products: Sequence[Product],
+        cards: Sequence[Card],
+        rows: Sequence[int],
+        *,
+        encoder: SentenceEncoder,
+        progress: Callable[[str, int, int], None],
+        folder: Path,
+    ) -> None:
+        self.products = [products[n] for n in rows]
+        place = {n: i for i, n in enumerate(rows)}
+        self.cards = [
+            type(c)(c.text, c.kind, frozenset(place[n] for n in c.products if n in place), c.keys) for c in cards
+        ]
+        devices = [
+            (key, self.products[min(card.products)].category)
+            for card in self.cards
+            if card.kind == "fits" and card.products
+            for key in card.keys
+        ]
+        self.queries = QueryMaker(self.products, devices)
+        self.pairs = PairMaker(self.products, self.cards, encoder, progress, folder)
+
+
+def split_products(products: Sequence[Product], held_out: float) -> tuple[list[int], list[int]]:
+    """(training, held-out) product numbers; a product's id alone decides, the same on every machine and in every run.
+
+    Args:
+        products: of a catalogue.
+        held_out: share to hold out.
+    """
+    held = {n for n, product in enumerate(products) if _draw(product.id) < held_out}
+    return [n for n in range(len(products)) if n not in held], sorted(held)
+
+
+def _draw(text: str) -> float:
+    """A fixed number in [0, 1) for an id."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32
