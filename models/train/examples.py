@@ -62,7 +62,7 @@ def visible_item(product: Product, query: Query, rng: random.Random, *, bare: bo
     """
     asked = {name for name, _ in query.values}
     shown: dict[str, str] = {}
-    if not bare and product.attributes and rng.random() < 0.4:
+    if not bare and product.attributes and rng.random() < 0.55:
         count = rng.choice((2, 4, 6, 10, 16))
         names = list(product.attributes)
         names = names[:count] if rng.random() < 0.5 else rng.sample(names, min(count, len(names)))
@@ -70,10 +70,10 @@ def visible_item(product: Product, query: Query, rng: random.Random, *, bare: bo
         shown |= {n: v for n, v in product.attributes.items() if n in asked and rng.random() < 0.8}
     return Item(
         title=product.title,
-        brand=product.brand if rng.random() < 0.7 else "",
-        category=product.category if rng.random() < 0.15 else "",
+        brand=product.brand if rng.random() < 0.8 else "",
+        category=product.category if rng.random() < 0.2 else "",
         attributes=attribute_text(shown),
-        description=product.description if not bare and rng.random() < 0.45 else "",
+        description=product.description if not bare and rng.random() < 0.7 else "",
     )
 
 
