@@ -5,7 +5,7 @@ Judgements (.jsonl, .csv, .parquet; human grades, items looked up in a catalogue
     optional: cluster (near-duplicate queries share one; default: the query itself), context (or chunk): text.
 Labelled pairs (.jsonl, .csv, .parquet; what `tierwise train bootstrap` writes):
     query, tier (a tier's name or label), the item's fields (title, brand, category, attributes, description) flat or
-    under `item`; optional: id, cluster, context (or chunk).
+    under `item`; optional: id, cluster, context (or chunk), kind.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LabelledPair:
-    """A pair and the tier it should get. `tier` is a column, 0 is best."""
+    """A pair and the tier it should get. `tier` is a column, 0 is best; `kind` is what its row says, if anything."""
 
     query: str
     id: str
@@ -41,6 +41,7 @@ class LabelledPair:
     tier: int
     cluster: str
     chunk: str | None = None
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,8 @@ def read_labelled(path: Path, tiers: Sequence[Tier], *, assume: int | None = Non
             raise DataError(f"{place}: item must be an object with the item's fields")
         item = _item(place, fields)
         identity = str(fields.get("id", row.get("id", place)))
-        pairs.append(LabelledPair(query, identity, item, tier, _cluster(row, query), _chunk(row)))
+        kind = str(row.get("kind", ""))
+        pairs.append(LabelledPair(query, identity, item, tier, _cluster(row, query), _chunk(row), kind))
     if not pairs:
         raise DataError(f"{path.name} holds no pairs")
     return pairs

@@ -21,22 +21,23 @@ from models.evaluation.evaluate import (
     reliability,
     sweep,
     system,
-    tier_statistics,
     worst_first,
 )
+from models.evaluation.figures import measure
 from models.evaluation.pairs import Sample
+from models.evaluation.progress import counting
 from models.evaluation.reports import Calibration, Comparison, CrossFit, Data, Evaluation, Subject, System
 from models.evaluation.scoring import rationale_of, score_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from models.evaluation.pairs import LabelledPair
+    from models.evaluation.progress import Progress
     from models.evaluation.scoring import Judge
 
-    Progress = Callable[[str, int, int], None]  # stage, done, in all
     Ranking = NDArray[np.float64] | str  # scores [n], or why there are none
 
 WORST = 25
@@ -93,14 +94,12 @@ async def evaluate(
     Raises:
         EngineError: the engine did not answer for a pair.
     """
-    sample = Sample.of(pairs, len(judge.manifest.tiers))
-    scored = await score_pairs(judge, pairs, _counting(progress, "scoring", len(pairs)))
-    judged = Judged.of(judge.manifest, scored.logprobs)
+    found = await measure(judge, pairs, resamples=resamples, progress=progress)
+    sample, scored, judged, own = found.sample, found.scored, found.judged, found.draws
     good = is_good(sample, judge.manifest)
     bootstrap = Bootstrap(sample.clusters, resamples=resamples)
     known = {name: scores for name, scores in rankings.items() if not isinstance(scores, str)}
-    count = _counting(progress, "bootstrap", resamples * (1 + len(known)))
-    own = bootstrap.draw({**ranking_statistics(sample, judged.scores, good), **tier_statistics(sample, judged)}, count)
+    count = counting(progress, "bootstrap, others", resamples * len(known))
     others = {name: bootstrap.draw(ranking_statistics(sample, scores, good), count) for name, scores in known.items()}
     worst = []
     rows = worst_first(sample, judged, limit=WORST)
@@ -151,23 +150,13 @@ async def compare(
     Raises:
         EngineError: an engine did not answer for a pair.
     """
-    sample = Sample.of(pairs[0], len(a.manifest.tiers))
-    judged = []
-    for judge, own, stage in zip((a, b), pairs, ("scoring A", "scoring B"), strict=True):
-        scored = await score_pairs(judge, own, _counting(progress, stage, len(own)))
-        judged.append(Judged.of(judge.manifest, scored.logprobs))
-    bootstrap = Bootstrap(sample.clusters, resamples=resamples)
-    count = _counting(progress, "bootstrap", 3 * resamples)
-    draws = [
-        bootstrap.draw(
-            {
-                **ranking_statistics(sample, j.scores, is_good(sample, j.manifest)),
-                **tier_statistics(sample, j),
-            },
-            count,
-        )
-        for j in judged
+    found = [
+        await measure(judge, own, resamples=resamples, progress=_of(progress, name))
+        for judge, own, name in zip((a, b), pairs, "AB", strict=True)
     ]
+    sample, judged, draws = found[0].sample, [f.judged for f in found], [f.draws for f in found]
+    bootstrap = Bootstrap(sample.clusters, resamples=resamples)
+    count = counting(progress, "bootstrap pages", resamples)
     verdict, gsb = side_by_side(sample, judged[0].scores, judged[1].scores)
     names = [f"A {a.manifest.name}", f"B {b.manifest.name}"]
     return Comparison(
@@ -203,7 +192,7 @@ async def calibrate(
     """
     manifest = judge.manifest
     sample = Sample.of(pairs, len(manifest.tiers))
-    logprobs = (await score_pairs(judge, pairs, _counting(progress, "scoring", len(pairs)))).logprobs
+    logprobs = (await score_pairs(judge, pairs, counting(progress, "scoring", len(pairs)))).logprobs
     before = Judged.of(manifest, logprobs)
     separated = calibration.separation(sample, before.scores, manifest)
     calibration.check_separation(separated)
@@ -213,7 +202,7 @@ async def calibrate(
     cross = None
     if human is not None:
         graded = Sample.of(human[0], sample.tiers)
-        scored = await score_pairs(judge, human[0], _counting(progress, "scoring judgements", len(human[0])))
+        scored = await score_pairs(judge, human[0], counting(progress, "scoring judgements", len(human[0])))
         cross = _cross_fit(graded, scored.logprobs, human[1], before=before, after=after)
     return Calibration(
         subject=subject_of(judge, index),
@@ -241,13 +230,6 @@ def _cross_fit(graded: Sample, logprobs: NDArray[np.float32], data: Data, *, bef
     )
 
 
-def _counting(progress: Progress, stage: str, total: int) -> Callable[..., None]:
-    """A callback that adds up what it is told (one when told nothing) and passes the sum on."""
-    done = 0
-
-    def count(more: int = 1) -> None:
-        nonlocal done
-        done += more
-        progress(stage, done, total)
-
-    return count
+def _of(progress: Progress, name: str) -> Progress:
+    """The same with the judge's name behind each stage."""
+    return lambda stage, done, total: progress(f"{stage} {name}", done, total)

@@ -115,11 +115,8 @@ def _calls(pairs: Sequence[LabelledPair]) -> list[list[int]]:
     ]
 
 
-async def rationale_of(judge: Judge, pair: LabelledPair, tier: int) -> str:
-    """What the judge says after a tier's label: one line for each field, or the raw text when it breaks the schema.
-
-    Empty when the engine cannot decode.
-    """
+async def decoded(judge: Judge, pair: LabelledPair, tier: int) -> str | None:
+    """What the judge says after a tier's label; None when the engine cannot decode."""
     prompt = judge.writer.write(pair.query, pair.chunk, [pair.item])
     tokens = judge.engine.explain(
         prompt.prefix.ids,
@@ -129,8 +126,18 @@ async def rationale_of(judge: Judge, pair: LabelledPair, tier: int) -> str:
         max_tokens=judge.manifest.rationale.max_tokens,
     )
     try:
-        text = judge.tokenizer.decode([token async for token in tokens])
+        return judge.tokenizer.decode([token async for token in tokens])
     except EngineError:
+        return None
+
+
+async def rationale_of(judge: Judge, pair: LabelledPair, tier: int) -> str:
+    """What the judge says after a tier's label: one line for each field, or the raw text when it breaks the schema.
+
+    Empty when the engine cannot decode.
+    """
+    text = await decoded(judge, pair, tier)
+    if text is None:
         return ""
     parsed = rationale.parse(text, judge.manifest.rationale)
     if parsed is None:

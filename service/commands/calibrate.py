@@ -20,8 +20,8 @@ from service.settings import EngineName, SettingsError, load_settings
 
 if TYPE_CHECKING:
     from models.catalogue import Product
+    from models.evaluation.progress import Progress
     from models.evaluation.reports import Calibration
-    from models.evaluation.runs import Progress
     from service.settings import Settings
 
 

@@ -17,8 +17,8 @@ from service.settings import EngineName, load_settings
 
 if TYPE_CHECKING:
     from models.catalogue import Product
+    from models.evaluation.progress import Progress
     from models.evaluation.reports import Comparison
-    from models.evaluation.runs import Progress
     from service.settings import Settings
 
 

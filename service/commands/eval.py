@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from models.catalogue import Product
     from models.evaluation.pairs import LabelledPair
+    from models.evaluation.progress import Progress
     from models.evaluation.reports import AttackReport, Evaluation
-    from models.evaluation.runs import Progress, Ranking
+    from models.evaluation.runs import Ranking
     from models.prompt import Item
     from service.settings import Settings
 

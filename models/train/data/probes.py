@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from models.catalogue import attribute_text
 from models.errors import DataError
+from models.evaluation.probes import VARIANTS
 from models.rationale import AttributeVerdict, CategoryVerdict, ContextUse
 from models.train.data.schema import Row, RowItem, Verdicts
 from models.train.queries import askable, spoken, words
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from models.catalogue import Product
 
-VARIANTS: Final = ("none", "right", "useless", "misleading")
 _USES: Final = {"right": ContextUse.ADOPT, "useless": ContextUse.IGNORE, "misleading": ContextUse.IGNORE}
 LEAST_VALUES: Final = 2  # a value that everything of a type has decides nothing
 

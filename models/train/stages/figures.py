@@ -1,4 +1,4 @@
-"""Figures of a judge on labelled rows, and on the context test set by kind of chunk."""
+"""Figures of a judge on labelled rows while it trains."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.evaluation.metrics import accuracy, auc, calibration_error, confusion, macro_f1, negative_log_likelihood
-from models.train.data.probes import VARIANTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-    from models.train.data.schema import Row
 
 
 def figures(logprobs: NDArray[np.float32], truth: Sequence[int], good: Sequence[bool]) -> dict[str, float]:
@@ -37,14 +34,3 @@ def figures(logprobs: NDArray[np.float32], truth: Sequence[int], good: Sequence[
         "calibration_error": calibration_error(by_good, is_good[gold]),
     }
     return {name: round(float(value), 4) for name, value in found.items()}
-
-
-def by_chunk(logprobs: NDArray[np.float32], rows: Sequence[Row], truth: Sequence[int]) -> dict[str, float]:
-    """Accuracy on the context test set for each kind of chunk; empty without such rows."""
-    right = logprobs.argmax(-1) == np.array(truth)
-    found = {}
-    for variant in VARIANTS:
-        mine = np.array([row.source == "probe" and row.kind == variant for row in rows])
-        if mine.any():
-            found[variant] = round(float(right[mine].mean()), 4)
-    return found
