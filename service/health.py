@@ -1,31 +1,23 @@
 """Health: live means this process makes progress, ready means known pairs score right. Busy is not dead.
 
-Evidence comes from the engine's step counter, which real traffic moves, and from probes: the checkpoint's canaries
-through the live engine, every few seconds. One wrong answer ends readiness and scoring at once. No answer ends
-readiness after several in a row, and not while steps advance: then the engine is busy. Good probes in a row bring it
-back.
+Evidence comes from the engine's step counter, which real traffic moves, and from probes (`service.selftest`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models.deadline import Deadline
-from models.errors import EngineError
-from service.canary import Probe, probe
 from service.errors import NotReadyError
+from service.selftest import SelfTest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from service.pipeline import Judge
     from service.settings import HealthSettings
-
-log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.25
 LATE_TICKS = 40  # ten seconds without a tick, and still answering: the ticking task is gone
@@ -42,10 +34,16 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """Every check; `ok` is false when one fails."""
+    """Every check; `ok` is false when one fails.
+
+    Attributes:
+        judges: adapters, one check each, by the name that requests give as `model`. One that fails takes no requests,
+            and nothing away from the others.
+    """
 
     ok: bool
     checks: tuple[Check, ...]
+    judges: tuple[Check, ...] = ()
 
     @property
     def failing(self) -> str:
@@ -54,9 +52,17 @@ class HealthReport:
 
 
 class Health:
-    """Watches the event loop, the engine's heartbeat and the canaries. `watch` runs as long as the process.
+    """Watches the event loop, the engine's heartbeat and every judge's canaries. `watch` runs as long as the process.
 
-    `trust` is told after each probe that was answered whether it was answered rightly.
+    The checkpoint's judge decides for the process: when its canaries come out wrong, so may everything that lies over
+    its weights. An adapter's decide for the adapter alone.
+
+    Args:
+        judge: the checkpoint's.
+        settings: when what is seen counts.
+        embedded: whether a restart of this process restarts the engine.
+        trust: told after each probe of it that was answered whether it was answered rightly.
+        adapters: of the other judges.
     """
 
     def __init__(
@@ -66,28 +72,32 @@ class Health:
         *,
         embedded: bool,
         trust: Callable[[bool], None] | None = None,
+        adapters: Iterable[SelfTest] = (),
     ) -> None:
-        self._judge = judge
         self._settings = settings
         self._embedded = embedded
-        self._trust = trust or (lambda _: None)
-        self.tested = asyncio.Event()  # set once known pairs score right for the first time
-        self.concluded = asyncio.Event()  # set once a probe was answered, rightly or wrongly
-        self._untrusted = "the engine is starting"  # why its scores must not go out; empty when they may
-        self._silent = ""  # why it is taken for one that does not answer; empty when it answers
-        self._misses = self._hits = 0  # probes in a row
+        self._adapters = {test.name: test for test in adapters}
+        self._base = SelfTest(judge, settings, self._told(trust))
         self._draining = False
-        self._ticked = self._advanced = self._proved = time.monotonic()
+        self._ticked = self._advanced = time.monotonic()
         self._steps = -1
         self._lag = 0.0
 
     def take_over(self, judge: Judge, trust: Callable[[bool], None] | None) -> None:
         """From now on this judge is watched; its canaries were right a moment ago."""
-        self._judge, self._trust = judge, trust or (lambda _: None)
-        self._untrusted = self._silent = ""
-        self._misses = self._hits = 0
-        self._advanced = self._proved = time.monotonic()
+        self._base.take_over(judge, self._told(trust))
+        self._advanced = time.monotonic()
         self._steps = -1
+
+    @property
+    def tested(self) -> asyncio.Event:
+        """Set once known pairs score right for the first time."""
+        return self._base.tested
+
+    @property
+    def concluded(self) -> asyncio.Event:
+        """Set once a probe was answered, rightly or wrongly."""
+        return self._base.concluded
 
     def drain(self) -> None:
         """Not ready from now on: the process is about to end."""
@@ -98,19 +108,26 @@ class Health:
         """Whether the process is about to end."""
         return self._draining
 
-    def check_tested(self) -> None:
+    def check_tested(self, name: str | None = None) -> None:
         """Refuse to score while known pairs do not score right: a wrong score must not look like an answer.
+
+        Args:
+            name: of an adapter that is asked; its canaries count as well as the checkpoint's.
 
         Raises:
             NotReadyError: saying what the probe found.
         """
-        if self._untrusted:
-            raise NotReadyError(f"self-test: {self._untrusted}", retry_after_ms=1000)
+        if self._base.untrusted:
+            raise NotReadyError(f"self-test: {self._base.untrusted}", retry_after_ms=1000)
+        test = self._adapters.get(name) if name is not None else None
+        # A load balancer sees the checkpoint's silence; an adapter's is seen here alone.
+        if test is not None and (problem := test.untrusted or test.silent):
+            raise NotReadyError(f"model {test.name!r}: self-test: {problem}", retry_after_ms=1000)
 
     @property
     def wrong(self) -> bool:
         """Whether a canary was answered wrongly, and not often enough rightly since."""
-        return self.concluded.is_set() and bool(self._untrusted)
+        return self.concluded.is_set() and bool(self._base.untrusted)
 
     @property
     def loop_lag(self) -> float:
@@ -128,11 +145,11 @@ class Health:
         return _report(checks)
 
     def readiness(self) -> HealthReport:
-        """Whether this process should get traffic."""
+        """Whether this process should get traffic; adapters may fail without that."""
         drain = Check("drain", not self._draining, "shutting down" if self._draining else "taking requests")
         pulse = self._pulse()
-        engine = Check("engine", ok=False, detail=self._silent) if pulse.ok and self._silent else pulse
-        return _report([drain, self._self_test(), engine])
+        engine = Check("engine", ok=False, detail=self._base.silent) if pulse.ok and self._base.silent else pulse
+        return _report([drain, self._self_test(), engine], map(_judge, self._adapters.values()))
 
     async def changes(self) -> AsyncIterator[bool]:
         """Readiness now, and again whenever it is another; for doors that tell their callers. Never ends."""
@@ -144,31 +161,39 @@ class Health:
             await asyncio.sleep(TICK_SECONDS)
 
     async def watch(self) -> None:
-        """Start the engine, probe it and tick, until cancelled.
+        """Start the engine, probe every judge and tick, until cancelled.
 
         Raises:
             CheckpointError: the engine cannot serve this checkpoint; the start must stop.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._tick(), name="health-tick")
-            tasks.create_task(self._probe_forever(), name="probe")
+            for test in self._tests:
+                tasks.create_task(test.watch(), name=f"probe {test.name}")
 
     async def probe(self) -> None:
-        """Send the canaries once and take note.
+        """Send every judge's canaries once and take note.
 
         Raises:
             CheckpointError: the engine cannot serve this checkpoint.
         """
-        judge = self._judge
-        before = judge.engine.health().steps
-        try:
-            if not self.tested.is_set():
-                await judge.engine.warm_up()  # may take minutes; nobody is served meanwhile
-            found = await probe(judge, Deadline.after(self._settings.probe_timeout_seconds * 1000.0))
-        except EngineError as error:
-            found = Probe(silent=f"the engine does not answer: {error}")
-        if judge is self._judge:  # what is found of an earlier one says nothing of this one
-            self._note(found, busy=judge.engine.health().steps != before)
+        await asyncio.gather(*(test.probe() for test in self._tests))
+
+    @property
+    def _tests(self) -> tuple[SelfTest, ...]:
+        return self._base, *self._adapters.values()
+
+    def _told(self, trust: Callable[[bool], None] | None) -> Callable[[bool], None]:
+        """What is told of the checkpoint's probes: its own cache, and those of what lies over it when it is wrong."""
+
+        def tell(right: bool) -> None:  # noqa: FBT001 # as `trust` is called
+            if trust is not None:
+                trust(right)
+            if not right:
+                for test in self._adapters.values():
+                    test.doubt()
+
+        return tell
 
     async def _tick(self) -> None:
         while True:
@@ -176,63 +201,20 @@ class Health:
             await asyncio.sleep(TICK_SECONDS)
             self._ticked = time.monotonic()
             self._lag = max(0.0, self._ticked - due)
-            health = self._judge.engine.health()
+            health = self._base.judge.engine.health()
             if health.steps != self._steps or health.queued_tokens == 0:
                 self._steps, self._advanced = health.steps, self._ticked
             if not (pulse := self._pulse()).ok:
-                self._lose(pulse.detail)
-
-    async def _probe_forever(self) -> None:
-        while True:
-            await self.probe()
-            steady = self.tested.is_set() and not (self._untrusted or self._silent or self._misses)
-            await asyncio.sleep(self._settings.probe_seconds if steady else self._settings.retry_seconds)
-
-    def _note(self, found: Probe, *, busy: bool) -> None:
-        if found.wrong:
-            self.concluded.set()
-            self._hits = self._misses = 0
-            self._untrusted = "; ".join(found.wrong)
-            self._trust(False)
-            log.error("not ready: %s", self._untrusted)
-        elif found.right:
-            self.concluded.set()
-            self._hits, self._misses = self._hits + 1, 0
-            self._proved = time.monotonic()
-            self._trust(True)
-            self._recover()
-        elif not self.tested.is_set():
-            self._untrusted = found.silent
-            log.error("not ready: %s", found.silent)
-        elif not busy:
-            self._hits, self._misses = 0, self._misses + 1
-            if self._misses >= self._settings.failures:
-                self._lose(f"{self._misses} probes in a row without an answer: {found.silent}")
-
-    def _recover(self) -> None:
-        """A probe was right: the first one makes ready, later ones make ready again when there are enough in a row."""
-        lost = bool(self._untrusted or self._silent)
-        if lost and (not self.tested.is_set() or self._hits >= self._settings.recoveries):
-            self._untrusted = self._silent = ""
-            self.tested.set()
-            count = len(self._judge.manifest.canaries)
-            log.info("ready: %d of %d canaries score right", count, count)
-
-    def _lose(self, detail: str) -> None:
-        if not self._silent and self.tested.is_set():
-            log.error("not ready: %s", detail)
-        self._silent, self._hits = detail, 0
+                self._base.lose(pulse.detail)
 
     def _self_test(self) -> Check:
-        if self._untrusted:
-            return Check("self-test", ok=False, detail=self._untrusted)
-        count = len(self._judge.manifest.canaries)
-        age = time.monotonic() - self._proved
-        return Check("self-test", ok=True, detail=f"{count} of {count} canaries scored right {age:.0f} s ago")
+        if not self._base.untrusted and (coming := [t.name for t in self._adapters.values() if not t.looked]):
+            return Check("self-test", ok=False, detail=f"not tested yet: {', '.join(coming)}")
+        return Check("self-test", not self._base.untrusted, self._base.verdict)
 
     def _pulse(self) -> Check:
         """What the engine says of itself, and whether work waits without a step."""
-        health = self._judge.engine.health()
+        health = self._base.judge.engine.health()
         stuck = time.monotonic() - self._advanced
         if health.alive and stuck > self._settings.hang_seconds:
             detail = f"hung: {health.queued_tokens} tokens queued and no step for {stuck:.0f} s"
@@ -240,5 +222,12 @@ class Health:
         return Check("engine", health.alive, health.detail)
 
 
-def _report(checks: list[Check]) -> HealthReport:
-    return HealthReport(ok=all(c.ok for c in checks), checks=tuple(checks))
+def _judge(test: SelfTest) -> Check:
+    """Whether requests that name an adapter are answered."""
+    engine = test.judge.engine.health()
+    problem = test.untrusted or test.silent or ("" if engine.alive else engine.detail)
+    return Check(test.name, not problem, problem or test.verdict)
+
+
+def _report(checks: list[Check], judges: Iterable[Check] = ()) -> HealthReport:
+    return HealthReport(ok=all(c.ok for c in checks), checks=tuple(checks), judges=tuple(judges))

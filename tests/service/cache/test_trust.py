@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from service.health import Health
+from service.selftest import SelfTest
 from service.settings import HealthSettings
 from tests.service.cache.cached import cached_on, in_redis, written
 from tests.service.cache.conftest import eventually
@@ -47,14 +47,13 @@ async def test_health_tells_the_cache_what_probes_find(checkpoint: Path) -> None
     """A wrong canary empties it of what is in doubt before anybody asks."""
     cached = cached_on(checkpoint)
     heard: list[bool] = []
-    health = Health(cached.pipeline.judge, HealthSettings(), embedded=True, trust=heard.append)
-    await health.probe()
+    test = SelfTest(cached.pipeline.judge, HealthSettings(), heard.append)
+    await test.probe()
     cached.engine.hang = True
-    settled = HealthSettings(probe_timeout_seconds=0.01)
-    health._settings = settled
-    await health.probe()  # no answer says nothing about scores
+    test._settings = HealthSettings(probe_timeout_seconds=0.01)
+    await test.probe()  # no answer says nothing about scores
     cached.engine.hang = False
     object.__setattr__(cached.pipeline.judge.manifest.canaries[0], "tier", "2-Mismatch")
-    health._settings = HealthSettings()
-    await health.probe()
+    test._settings = HealthSettings()
+    await test.probe()
     assert heard == [True, False]
