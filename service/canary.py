@@ -85,7 +85,7 @@ async def unfit(judge: Judge) -> str:
         return str(error)
 
 
-async def failing_canaries(judge: Judge) -> list[str]:
+async def failing_canaries(judge: Judge, deadline: Deadline | None = None) -> list[str]:
     """What keeps a judge from being used: one sentence for each wrong canary, and one when some were not answered."""
-    found = await probe(judge, Deadline.never())
+    found = await probe(judge, deadline or Deadline.never())
     return [*found.wrong, *([found.silent] if found.silent else [])]

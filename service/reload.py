@@ -1,19 +1,21 @@
 """Takes a new checkpoint or new knowledge into use without a restart: checked beside the old one, swapped, or refused.
 
 A request keeps the judge that it began with from its prompt to its verdict. The old engine is closed when the last such
-request must have ended, since none outlives the configured deadline.
+request must have ended, since none outlives the configured deadline. Where only what is done with the engine's numbers
+is new (beta, temperature, canaries), the engine stays, and what the cache keeps of it too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
+from models.deadline import Deadline
 from models.errors import ModelError
 from models.manifest import MANIFEST_NAME, load_manifest
-from service.canary import unfit
+from service.canary import failing_canaries, unfit
 from service.gateway import open_judge
 from service.settings import EngineName, SettingsError
 
@@ -28,9 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Two of these fit into one process. vLLM's own memory is full with one; a server elsewhere has its checkpoint there.
-RELOADABLE: Final = frozenset({EngineName.ONNX_INT8, EngineName.ONNX_FLOAT32})
 MARGIN_SECONDS: Final = 1.0  # past the latest deadline of a request
+AFTER_THE_ENGINE: Final = {"beta", "temperature", "canaries", "training", "figures"}  # of a manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +113,50 @@ async def _look(live: Live) -> Outcome:
 
 
 async def _checkpoint(gateway: Gateway, open_: Callable[[Settings], Judge]) -> Outcome:
-    settings, now = gateway.settings, gateway.pipeline.judge.manifest
-    version = now.checkpoint_id
-    if settings.engine not in RELOADABLE:
-        return Outcome("unchanged", version, f"the engine {settings.engine} takes a checkpoint when it starts")
+    settings, now = gateway.settings, gateway.pipeline.judge
+    version = now.manifest.checkpoint_id
     try:
         found = await asyncio.to_thread(load_manifest, settings.checkpoint)
-        if found == now:
+        if found == now.manifest:
             return Outcome("unchanged", version)
-        _check_same_tiers(now, found)
-        judge = await asyncio.to_thread(open_, settings)
+        _check_same_tiers(now.manifest, found)
+        judge = await _judge(settings, now, found, open_)
     except (ModelError, SettingsError) as error:
         return Outcome("refused", version, str(error))
-    if problem := await unfit(judge):
+    if judge.engine is now.engine:
+        limit = Deadline.after(1000.0 * settings.health.probe_timeout_seconds)
+        problem = "; ".join(await failing_canaries(judge, limit))
+    elif problem := await unfit(judge):
         await judge.engine.close()
+    if problem:
         return Outcome("refused", version, problem)
     before = gateway.take_over(judge)
     _retire_later(gateway, before)
     return Outcome("taken", judge.manifest.checkpoint_id)
+
+
+async def _judge(settings: Settings, now: Judge, found: Manifest, open_: Callable[[Settings], Judge]) -> Judge:
+    """The judge of a manifest that is not the one in force.
+
+    A pool of servers is always made anew, which costs connections: it compares servers with the manifest that it was
+    made with, and servers run what they run, whatever lies in the folder.
+
+    Raises:
+        ModelError, SettingsError: it cannot be opened beside the present one.
+    """
+    if settings.engine is not EngineName.VLLM_SERVER and _same_model(now.manifest, found):
+        return replace(now, manifest=found)
+    if settings.engine is EngineName.VLLM:
+        raise SettingsError(
+            "the engine vllm has memory for one checkpoint in a process: roll the new one out as a second release, or "
+            "restart; without that it takes only another beta, temperature or canaries"
+        )
+    return await asyncio.to_thread(open_, settings)
+
+
+def _same_model(now: Manifest, found: Manifest) -> bool:
+    """Whether the engine in use computes what the other manifest describes."""
+    return now.model_dump(exclude=AFTER_THE_ENGINE) == found.model_dump(exclude=AFTER_THE_ENGINE)
 
 
 def _check_same_tiers(now: Manifest, found: Manifest) -> None:

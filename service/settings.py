@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as PydanticSettingsError
 
@@ -83,6 +83,10 @@ class VllmSettings(BaseModel):
     hedge_ms: float | None = Field(default=None, gt=0, description="ask a second server after so long; never if unset")
     dtype: str | None = Field(default=None, description="arithmetic of the engine vllm; the checkpoint's if unset")
     compiled: bool = Field(default=True, description="engine vllm: faster steps for a slower start")
+    adapters: dict[str, Path] = Field(
+        default={},
+        description="folders of LoRA adapters, by the name that requests give as model; JSON in the environment",
+    )
 
 
 class ShadowSettings(BaseModel):
@@ -90,10 +94,20 @@ class ShadowSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    checkpoint: Path | None = Field(default=None, description="a second checkpoint; engine onnx-* only")
+    checkpoint: Path | None = Field(default=None, description="a second checkpoint; not with the engine vllm")
+    urls: tuple[str, ...] = Field(
+        default=(), description="its servers with the engine vllm-server, as a JSON list; those of vllm.urls if unset"
+    )
+    model: str | None = Field(default=None, description="its name on the servers; their only one if unset")
     knowledge: Path | None = Field(default=None, description="a second knowledge folder")
     share: float = Field(default=0.05, gt=0, le=1, description="of the requests that the candidate judges too")
     threads: int = Field(default=1, gt=0, description="compute threads of the second checkpoint")
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> ShadowSettings:
+        if self.checkpoint is None and (self.urls or self.model is not None):
+            raise ValueError("urls and model are of a candidate: they need checkpoint")
+        return self
 
 
 class HealthSettings(BaseModel):

@@ -86,19 +86,34 @@ class Recalled:
 
 
 class ResultCache:
-    """Scores by content: in this process, then in Redis. One for each checkpoint behind an engine."""
+    """Scores by content: in this process, then in Redis. One for each judge behind an engine.
 
-    def __init__(self, settings: CacheSettings, manifest: Manifest, engine: str) -> None:
-        self.stats = CacheStats()
-        self.memory = MemoryCache(settings.memory_bytes)
-        self.remote = RemoteCache(settings) if settings.remote else None
-        self.flights = Flights()
+    Args:
+        settings: of the cache.
+        manifest: the judge's.
+        engine: name of the engine.
+        beside: the cache of another judge in this process, to share memory, Redis and counters with; never a key.
+            Closed before that one.
+    """
+
+    def __init__(
+        self, settings: CacheSettings, manifest: Manifest, engine: str, *, beside: ResultCache | None = None
+    ) -> None:
+        self.stats = beside.stats if beside else CacheStats()
+        self.memory = beside.memory if beside else MemoryCache(settings.memory_bytes)
+        self.remote = beside.remote if beside else RemoteCache(settings) if settings.remote else None
+        self.flights = beside.flights if beside else Flights()
+        self._guest = beside is not None
         self._keys = KeyMaker(manifest, engine)
         self._tiers = len(manifest.tiers)
         self._ttl = settings.ttl_seconds
         self._refreshes: dict[bytes, asyncio.Task[None]] = {}
         self._unproved: deque[tuple[bytes, bytes]] = deque(maxlen=UNPROVED)  # digest of the shared part, of the item
         self._trusted = True
+
+    def serves(self, manifest: Manifest, engine: str) -> bool:
+        """Whether what is kept is what this checkpoint would score behind this engine; beta and temperature aside."""
+        return KeyMaker(manifest, engine).judge == self._keys.judge
 
     def trust(self, right: bool) -> None:  # noqa: FBT001 # what a probe of the engine found
         """The engine answered known pairs rightly, or not: then nothing that it scored since it last did is kept."""
@@ -198,7 +213,7 @@ class ResultCache:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self.remote is not None:
+        if self.remote is not None and not self._guest:
             await self.remote.close()
 
     def _keys_of(self, tenant: str, basis: Basis, request: ScoreRequest) -> Keys:

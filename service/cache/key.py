@@ -43,6 +43,11 @@ class KeyMaker:
         judge = (FORMAT, version("tierwise"), manifest.checkpoint_id, engine, manifest.prompt_hash, *labels)
         self._judge = blake2b(framed(judge), digest_size=DIGEST_BYTES)
 
+    @property
+    def judge(self) -> bytes:
+        """Digest of the judge's part: makers of equal ones make equal keys."""
+        return self._judge.digest()
+
     def keys(self, tenant: str, basis: Sequence[str], query: str, items: Iterable[Item]) -> Keys:
         """Keys for items of a tenant's request.
 

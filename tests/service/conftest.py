@@ -280,10 +280,11 @@ def open_door(checkpoint: Path) -> Callable[..., AbstractAsyncContextManager[Doo
         knowledge: FakeKnowledge | None = None,
         own: Mapping[str, FakeKnowledge] | None = None,
         at: Path = checkpoint,
+        engine_: str = "onnx-int8",  # what the settings say it is
         **settings: object,
     ) -> AsyncIterator[Door]:
         engine = engine or OverlapEngine()
-        configured = Settings(checkpoint=at, **settings)  # type: ignore[arg-type] # validated
+        configured = Settings(checkpoint=at, engine=engine_, **settings)  # type: ignore[arg-type] # validated
         budget = configured.retrieval_budget_ms
         fetcher = Fetcher(knowledge, budget, {t: Fetcher(k, budget) for t, k in (own or {}).items()})
         gateway = assemble(configured, judge_on(at, engine), fetcher, embedded=True)

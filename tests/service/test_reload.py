@@ -80,13 +80,13 @@ async def test_a_new_checkpoint_is_taken_while_requests_run(door: Door, folder: 
     running = asyncio.create_task(door.post("/v1/score", BODY))
     while not door.engine.calls:  # noqa: ASYNC110 # the fake sets no event
         await asyncio.sleep(0.001)
-    change(folder, beta=0.25)
+    change(folder, name="next")
     found = await reload(door.gateway, opening(OverlapEngine()))
     after = (await door.post("/v1/score", {**BODY, "query": "abce"})).json()["versions"]
     held.set()
     before = (await running).json()["versions"]
     assert found.checkpoint.outcome == "taken"
-    assert before["tiers"] != after["tiers"] == load_manifest(folder).tiers_id
+    assert before["checkpoint"] != after["checkpoint"] == load_manifest(folder).checkpoint_id
     assert door.gateway.health.readiness().ok
     assert not door.engine.closed
 
@@ -94,7 +94,7 @@ async def test_a_new_checkpoint_is_taken_while_requests_run(door: Door, folder: 
 async def test_the_old_engine_is_closed_in_the_end(open_door: OpenDoor, folder: Path) -> None:
     """Later than the last deadline, or with the process."""
     async with open_door(at=folder, deadline_ms=1.0, engine_grace_ms=0) as door:
-        change(folder, beta=0.25)
+        change(folder, name="next")
         await reload(door.gateway, opening(OverlapEngine()))
         async with asyncio.timeout(30):
             while not door.engine.closed:  # noqa: ASYNC110 # the fake sets no event
@@ -104,13 +104,82 @@ async def test_the_old_engine_is_closed_in_the_end(open_door: OpenDoor, folder: 
 
 async def test_wrong_canaries_refuse_a_checkpoint(door: Door, folder: Path) -> None:
     """The old one stays in use, and the new engine is closed."""
-    change(folder, beta=0.25)
+    change(folder, name="next")
     engine = WrongEngine()
     found = await reload(door.gateway, opening(engine))
     assert found.checkpoint.outcome == "refused"
     assert "4-Excellent" in found.checkpoint.detail
     assert engine.closed
     assert (await door.post("/v1/score", BODY)).json()["results"][0]["tier"] == "4-Excellent"
+
+
+@pytest.mark.parametrize("engine", ["onnx-int8", "vllm"])
+async def test_another_threshold_keeps_the_engine_and_what_is_cached(
+    open_door: OpenDoor, folder: Path, engine: str
+) -> None:
+    """Beta and temperature come after the engine and after the cache: nothing is loaded and nothing scored again."""
+    body = {"query": "abcd", "items": [{"id": "a", "title": "abxy"}]}
+    async with open_door(at=folder, engine_=engine, deadline_ms=60_000) as door:
+        before = (await door.post("/v1/score", body)).json()
+        cache = door.gateway.pipeline.cache
+        asked = len(door.engine.calls)
+        change(folder, beta=0.9, temperature=0.9)
+        found = await reload(door.gateway, opening(OverlapEngine(raises=AssertionError())))
+        asked += len(load_manifest(folder).canaries)
+        after = (await door.post("/v1/score", body)).json()
+        assert found.checkpoint.outcome == "taken"
+        assert len(door.engine.calls) == asked
+        assert door.gateway.pipeline.cache is cache
+    assert after["usage"]["cached_items"] == 1
+    assert after["versions"]["tiers"] == load_manifest(folder).tiers_id != before["versions"]["tiers"]
+    assert (before["results"][0]["tier"], after["results"][0]["tier"]) == ("3-Related", "2-Mismatch")
+
+
+async def test_what_stays_is_not_closed_with_what_goes(open_door: OpenDoor, folder: Path) -> None:
+    """Neither when the judge before is retired, nor twice with the process."""
+    async with open_door(at=folder, deadline_ms=60_000) as door:
+        for beta in (0.4, 0.3):
+            change(folder, beta=beta)
+            await reload(door.gateway, opening(OverlapEngine(raises=AssertionError())))
+        first = door.gateway.retired[0]
+        await door.gateway.retire(first)
+        assert not door.engine.closed
+        change(folder, name="next")
+        await reload(door.gateway, opening(OverlapEngine()))
+        for pipeline in tuple(door.gateway.retired):
+            assert not door.engine.closed
+            await door.gateway.retire(pipeline)
+        assert door.engine.closed
+
+
+async def test_a_threshold_that_the_canaries_contradict_is_refused(door: Door, folder: Path) -> None:
+    """The running engine is asked, and goes on as before."""
+    change(folder, beta=0.99)
+    found = await reload(door.gateway, opening(OverlapEngine(raises=AssertionError())))
+    assert found.checkpoint.outcome == "refused"
+    assert "4-Excellent" in found.checkpoint.detail
+    assert not door.engine.closed
+    assert (await door.post("/v1/score", BODY)).json()["results"][0]["tier"] == "4-Excellent"
+
+
+async def test_an_engine_that_hangs_does_not_hold_up_a_reload(open_door: OpenDoor, folder: Path) -> None:
+    """A threshold that could not be checked is not taken."""
+    health = {"probe_timeout_seconds": 0.1}
+    async with open_door(OverlapEngine(hang=True), at=folder, health=health) as door:
+        change(folder, beta=0.4)
+        found = await reload(door.gateway)
+    assert found.checkpoint.outcome == "refused"
+    assert "no answer" in found.checkpoint.detail
+
+
+async def test_vllm_in_this_process_takes_no_second_checkpoint(open_door: OpenDoor, folder: Path) -> None:
+    """Other weights are refused before anything is loaded, and the message says what to do instead."""
+    async with open_door(at=folder, engine_="vllm") as door:
+        change(folder, name="next")
+        found = await reload(door.gateway, opening(OverlapEngine(raises=AssertionError())))
+        assert (await door.post("/v1/score", BODY)).status_code == 200
+    assert found.checkpoint.outcome == "refused"
+    assert "second release" in found.checkpoint.detail
 
 
 async def test_a_damaged_checkpoint_is_refused(door: Door, folder: Path) -> None:
@@ -142,15 +211,15 @@ async def test_a_changed_folder_is_noticed(door: Door, folder: Path) -> None:
     watch = asyncio.create_task(follow_checkpoint(door.gateway, 0.01, open_))
     await asyncio.sleep(0.1)
     assert not engines
-    for expected, beta in ((1, 0.25), (2, 0.3)):
-        change(folder, beta=beta)
+    for expected, name in ((1, "next"), (2, "last")):
+        change(folder, name=name)
         async with asyncio.timeout(30):
             while len(engines) < expected or door.gateway.reloading.locked():  # noqa: ASYNC110 # the fake sets no event
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
         assert len(engines) == expected
     watch.cancel()
-    assert door.gateway.pipeline.judge.manifest.beta == 0.3
+    assert door.gateway.pipeline.judge.manifest.name == "last"
 
 
 async def test_knowledge_is_looked_for_too(door: Door) -> None:

@@ -135,10 +135,10 @@ async def test_only_a_share_is_judged_again(checkpoint: Path) -> None:
         assert value(gateway, "tierwise_shadow_requests_total") == 0
 
 
-def test_an_engine_elsewhere_takes_no_second_checkpoint(checkpoint: Path) -> None:
-    """The message says which setting is wrong."""
-    settings = Settings(checkpoint=checkpoint, engine="vllm-server", shadow={"checkpoint": checkpoint})
-    with pytest.raises(SettingsError, match=r"shadow\.checkpoint"):
+def test_vllm_in_this_process_takes_no_second_checkpoint(checkpoint: Path) -> None:
+    """The message says which setting is wrong, and what to do instead."""
+    settings = Settings(checkpoint=checkpoint, engine="vllm", shadow={"checkpoint": checkpoint})
+    with pytest.raises(SettingsError, match=r"shadow\.checkpoint.*second release"):
         open_trial(settings)
 
 
