@@ -3,6 +3,8 @@
 PYTHON ?= python3
 export PYTHON
 ARGS ?=
+CATALOGUE ?=
+JUDGEMENTS ?=
 
 SOURCES := service retrieval models tests bench scripts
 IMAGE ?= tierwise
@@ -13,7 +15,7 @@ CONTAINER ?= $(firstword $(foreach tool,docker podman buildah,$(if $(shell comma
 PROGRAMS := prometheus:prometheus promtool:prometheus amtool:prometheus-alertmanager redis-server:redis-server buildah:buildah podman:podman runc:runc mmdebstrap:mmdebstrap
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint format image constraints clean
+.PHONY: help demo test chaos evidence lint format image constraints clean
 
 help: ## explain these commands
 	@echo "Tierwise: how relevant is each item to the query, within a deadline."
@@ -34,6 +36,12 @@ test: .venv/.dev .venv-train/.dev .venv-vllm/.dev ## run every test; nothing is 
 chaos: .venv/.dev ## the long forms of the fault, load and soak tests: about half an hour
 	@scripts/system-packages.sh redis-server:redis-server
 	CHAOS=long nice .venv/bin/python -m pytest -s --timeout 3600 tests/chaos $(ARGS)
+
+evidence: .venv-train/.dev ## train with every stage and compare, into docs/training.md: CATALOGUE=... JUDGEMENTS=...; takes hours
+	@test -n "$(CATALOGUE)" || { echo "Name a catalogue of some thousand products: make evidence CATALOGUE=products.parquet"; exit 1; }
+	@scripts/venv.sh .venv-train -e '.[dev,train,bench]'
+	nice .venv-train/bin/python bench/evidence.py --catalogue $(CATALOGUE) $(if $(JUDGEMENTS),--judgements $(JUDGEMENTS)) \
+		--docs docs/training.md --plot docs/training.png --json runs/evidence/figures.json $(ARGS)
 
 lint: .venv/.dev .venv-train/.dev ## check style, formatting and types
 	.venv/bin/ruff check $(SOURCES)

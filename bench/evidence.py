@@ -1,0 +1,211 @@
+"""What each stage of training brings, on one small budget: `make evidence`, into docs/training.md.
+
+    .venv-train/bin/python bench/evidence.py --catalogue FOLDER [--judgements FILE] [--docs docs/training.md] [--quick]
+
+Every row of the table is a run of `tierwise train STAGE` on rows that evidence_data.py generates from the catalogue and
+the rules label. A row that is done is not done again; a run that was killed goes on where it was. Beta and temperature
+of each row are chosen on the calibration rows, figures are of the validation rows (selection), of the context test set
+and, if given, of human judgements, which nothing is chosen on.
+
+Runs of reinforcement learning see `RL_STEPS` steps of 64 sampled answers, eight to a prompt. They start from rag-sft of
+the same seed. `distilled` learns unlabelled pairs from the row that is best on the validation rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.evidence_data import QUICK, Sizes, count_rows, write_rows
+from bench.evidence_figures import Sources, measured
+from bench.evidence_table import best_row, figures_only, markdown, plot, replaced
+from models.manifest import SHIPPED
+
+RL_STEPS = 75
+DPO_ROWS = 600  # eight answers are sampled of each, with its chunk and without
+RL = {
+    "batch_size": 64,
+    "learning_rate": 1e-5,
+    "max_steps": RL_STEPS,
+    "save_steps": 25,
+    "log_steps": 5,
+}
+SUPERVISED = {"batch_size": 16, "epochs": 2, "learning_rate": 5e-5}
+BEST = "best"  # as a teacher: the best row on the validation rows
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table.
+
+    Attributes:
+        name: of the row.
+        stage: of `tierwise train`, None for the checkpoint that all start from.
+        base: the row it starts from.
+        settings: beside the shared ones.
+        rows: file of the training rows.
+        seeds: how often it is run; the first seed's checkpoint is the row's.
+        teacher: row that the stage distils.
+    """
+
+    name: str
+    stage: str | None = None
+    base: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    rows: str = "train"
+    seeds: int = 1
+    teacher: str | None = None
+
+
+ROWS = (
+    Row("bootstrap"),
+    Row("sft", "sft", "bootstrap", {**SUPERVISED, "drop_context": 1.0}),
+    Row("rag-sft", "sft", "bootstrap", {**SUPERVISED, "drop_context": 0.3}, seeds=3),
+    Row("rag-dpo", "dpo", "rag-sft", {"learning_rate": 5e-6, "samples": 8, "batch_size": 16}, rows="dpo"),
+    Row("rag-grpo", "grpo", "rag-sft", RL),
+    Row("dyknow", "dyknow", "rag-sft", {**RL, "pool_confidence": 0.7}, seeds=3),
+    Row("agrl", "agrl", "rag-sft", RL),
+    Row("srpo", "srpo", "rag-sft", RL),
+    Row("distilled", "distill", "bootstrap", SUPERVISED, rows="unlabelled", teacher=BEST),
+)
+
+
+class Evidence:
+    """All rows in one folder."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.folder: Path = args.output.resolve()
+        self.sources = Sources(self.folder / "rows", args.judgements, args.catalogue)
+        self.results: dict[str, dict[str, Any]] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Rows, first seeds before further ones, then the table."""
+        sizes = QUICK if self.args.quick else Sizes()
+        write_rows(self.args.catalogue, self.folder / "rows", sizes, _told)
+        self._dpo_rows(DPO_ROWS if not self.args.quick else 60)
+        seeds = 1 if self.args.quick else self.args.seeds
+        for seed in range(1, seeds + 1):
+            for row in ROWS:
+                if seed <= max(1, min(row.seeds, seeds)) and (self.args.only is None or row.name in self.args.only):
+                    self._row(row, seed)
+        return {
+            "rows": self.results,
+            "data": count_rows(self.folder / "rows"),
+            "best": best_row(self.results),
+            "cores": os.cpu_count(),
+        }
+
+    def _dpo_rows(self, count: int) -> None:
+        lines = (self.folder / "rows" / "train.jsonl").read_text().splitlines(keepends=True)
+        (self.folder / "rows" / "dpo.jsonl").write_text("".join(lines[:count]))
+
+    def _row(self, row: Row, seed: int) -> None:
+        name = row.name if seed == 1 else f"{row.name}-{seed}"
+        path = self.folder / f"{name}.json"
+        if not path.is_file():
+            print(f"{time.strftime('%H:%M:%S')} {name}", file=sys.stderr, flush=True)
+            minutes = self._train(row, seed, name) if row.stage else 0.0
+            found = asyncio.run(measured(self._checkpoint(name), self.sources))
+            teacher = best_row(self.results) if row.teacher == BEST else row.teacher
+            found |= {"minutes": round(minutes, 1), "seed": seed, "row": row.name, "teacher": teacher}
+            path.write_text(json.dumps(found, indent=1) + "\n")
+        self.results[name] = json.loads(path.read_text())
+
+    def _checkpoint(self, name: str) -> Path:
+        if name == "bootstrap":
+            return Path(self.args.base)
+        return self.folder / name / "checkpoint"
+
+    def _train(self, row: Row, seed: int, name: str) -> float:
+        """`tierwise train` in a process of its own; minutes that it took, over all of its starts."""
+        output = self.folder / name
+        output.mkdir(parents=True, exist_ok=True)
+        base = row.base if seed == 1 or row.base == "bootstrap" else f"{row.base}-{seed}"
+        settings: dict[str, Any] = {
+            "base": str(self._checkpoint(base)),
+            "output": str(output),
+            "train": str(self.folder / "rows" / f"{row.rows}.jsonl"),
+            "valid": str(self.folder / "rows" / "calibration.jsonl"),
+            "name": "tierwise-mini",
+            "seed": seed,
+            "precision": self.args.precision,
+            **row.settings,
+        }
+        if row.teacher:
+            teacher = best_row(self.results) if row.teacher == BEST else row.teacher
+            settings["teacher"] = str(self._checkpoint(teacher))
+        if self.args.quick and "max_steps" in settings:
+            settings |= {"max_steps": 2, "batch_size": 16, "save_steps": 2, "log_steps": 1, "pool_confidence": 1.0}
+        config = output / "config.yaml"
+        config.write_text(yaml.safe_dump(settings, sort_keys=False))
+        started = time.monotonic()
+        if not (output / "report.json").is_file():
+            command = [
+                str(Path(sys.executable).with_name("tierwise")),
+                "train",
+                str(row.stage),
+                "--config",
+                str(config),
+            ]
+            with (output / "train.log").open("a") as log:
+                done = subprocess.run(command, stdout=log, stderr=log, env=_environment(), check=False)  # noqa: S603 - ours
+            if done.returncode:
+                sys.exit(f"{name} ended with status {done.returncode}; its last words are in {output / 'train.log'}")
+        clock = output / "minutes"
+        total = (float(clock.read_text()) if clock.is_file() else 0.0) + (time.monotonic() - started) / 60
+        clock.write_text(f"{total:.2f}\n")
+        return total
+
+
+def _environment() -> dict[str, str]:
+    """Glibc gives large blocks back after every step and faults them in again; keeping them saves a tenth."""
+    kept = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
+    return {**os.environ, **kept}
+
+
+def _told(what: str, done: int, total: int) -> None:
+    if done == total:
+        print(f"{time.strftime('%H:%M:%S')} {what}: {total:,}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Parse, run, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--catalogue", type=Path, required=True, help="products, or a folder of them")
+    parser.add_argument("--judgements", type=Path, help="human grades of the catalogue's products; for evaluation only")
+    parser.add_argument("--base", default=str(SHIPPED), help="checkpoint that all rows start from: the shipped judge")
+    parser.add_argument("--output", type=Path, default=Path("runs/evidence"), help="rows, runs and figures")
+    parser.add_argument("--seeds", type=int, default=3, help="at most, for the rows that have several")
+    parser.add_argument("--only", nargs="*", help="names of rows")
+    parser.add_argument("--precision", default="bfloat16", choices=("bfloat16", "float32"), help="of training")
+    parser.add_argument("--quick", action="store_true", help="a few steps each: shows that it works, no figures to use")
+    parser.add_argument("--json", type=Path, help="write every figure here")
+    parser.add_argument("--docs", type=Path, help="put the tables between this file's markers")
+    parser.add_argument("--plot", type=Path, help="draw the figures here")
+    args = parser.parse_args()
+    report = Evidence(args).run()
+    text = markdown(report)
+    print(text)
+    if args.json:
+        args.json.write_text(json.dumps(figures_only(report), indent=1) + "\n")
+    if args.docs:
+        args.docs.write_text(replaced(args.docs.read_text(), text))
+    if args.plot:
+        plot(report, args.plot)
+
+
+if __name__ == "__main__":
+    main()
