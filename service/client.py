@@ -134,6 +134,7 @@ class Client:
         *,
         context: str = "auto",
         top_n: int | None = None,
+        model: str | None = None,
         deadline_ms: float | None = None,
         request_id: str | None = None,
     ) -> ScoreReply:
@@ -144,6 +145,7 @@ class Client:
             items: at least one, ids unique.
             context: `auto`, `none`, or the text of the caller's own chunk.
             top_n: return only this many of the best.
+            model: the judge to ask; the checkpoint's own if None.
             deadline_ms: milliseconds that the caller waits in all.
             request_id: name of the call in the service's logs; one is made if None.
 
@@ -151,7 +153,7 @@ class Client:
             ValueError: a field is wrong in a way that can be seen here.
             ServiceError: the subclass says what went wrong.
         """
-        body = ScoreBody(query=query, items=list(items), context=_context(context), top_n=top_n)
+        body = ScoreBody(query=query, items=list(items), context=_context(context), top_n=top_n, model=model)
         return await self._call(self._transport.score, body, deadline_ms, request_id)
 
     async def explain(
@@ -160,11 +162,12 @@ class Client:
         item: Item,
         *,
         context: str = "auto",
+        model: str | None = None,
         deadline_ms: float | None = None,
         request_id: str | None = None,
     ) -> ExplainReply:
         """The verdict on one item with the model's reasons; arguments and errors as of `score`."""
-        body = ExplainBody(query=query, item=item, context=_context(context))
+        body = ExplainBody(query=query, item=item, context=_context(context), model=model)
         return await self._call(self._transport.explain, body, deadline_ms, request_id)
 
     async def close(self) -> None:

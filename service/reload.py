@@ -151,6 +151,8 @@ async def _judge(settings: Settings, now: Judge, found: Manifest, open_: Callabl
             "the engine vllm has memory for one checkpoint in a process: roll the new one out as a second release, or "
             "restart; without that it takes only another beta, temperature or canaries"
         )
+    if settings.vllm.adapters:
+        raise SettingsError("adapters lie over the one in force: roll it out as a release together with its adapters")
     return await asyncio.to_thread(open_, settings)
 
 

@@ -39,6 +39,7 @@ class ScoreRequest:
         candidates: N >= 1, ids unique.
         context: retrieve a chunk, use none, or use the caller's.
         top_n: return this many of the best; None for all.
+        model: name of the judge that is asked; the checkpoint's own for None.
         derived: what was worked out from this request alone, for when the same one comes again (service.repeats).
     """
 
@@ -46,6 +47,7 @@ class ScoreRequest:
     candidates: tuple[Candidate, ...]
     context: ContextChoice = "auto"
     top_n: int | None = None
+    model: str | None = None
     derived: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 

@@ -51,6 +51,10 @@ DeadlineMs = Annotated[
     ),
 ]
 TopN = Annotated[int | None, Field(ge=1, description="return only this many of the best")]
+ModelName = Annotated[
+    str | None,
+    Field(min_length=1, description="the judge to ask, one of GET /v1/models; the checkpoint's own if left out"),
+]
 
 
 class ItemBody(_Body):
@@ -106,6 +110,7 @@ class ScoreBody(_Body):
     context: ContextBody = "auto"
     deadline_ms: DeadlineMs = None
     top_n: TopN = None
+    model: ModelName = None
 
     def request(self) -> ScoreRequest:
         """The same as the pipeline takes it; made once."""
@@ -113,7 +118,9 @@ class ScoreBody(_Body):
 
     @cached_property
     def _request(self) -> ScoreRequest:
-        return ScoreRequest(self.query, tuple(i.candidate() for i in self.items), _context(self.context), self.top_n)
+        return ScoreRequest(
+            self.query, tuple(i.candidate() for i in self.items), _context(self.context), self.top_n, self.model
+        )
 
 
 class ExplainBody(_Body):
@@ -127,10 +134,11 @@ class ExplainBody(_Body):
     item: ItemBody
     context: ContextBody = "auto"
     deadline_ms: DeadlineMs = None
+    model: ModelName = None
 
     def request(self) -> ScoreRequest:
         """The same as the pipeline takes it."""
-        return ScoreRequest(self.query, (self.item.candidate(),), _context(self.context))
+        return ScoreRequest(self.query, (self.item.candidate(),), _context(self.context), model=self.model)
 
 
 class PairBody(_Body):
@@ -147,7 +155,7 @@ class TextDocument(_Body):
 
 
 class _RerankBody(_Body):
-    model: Annotated[str | None, Field(description="must be the served model when given; see GET /v1/models")] = None
+    model: ModelName = None
     query: Text
     documents: Annotated[
         list[Text | TextDocument],
@@ -171,6 +179,7 @@ class _RerankBody(_Body):
             tuple(Candidate(str(n), _document(text)) for n, text in enumerate(self.texts)),
             "auto",
             self.top_n,
+            self.model,
         )
 
 

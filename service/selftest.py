@@ -143,4 +143,5 @@ class SelfTest:
 
     @property
     def _fields(self) -> dict[str, dict[str, str]]:
+        """For the log line."""
         return {"fields": {"model": self.name}}

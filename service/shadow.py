@@ -87,6 +87,8 @@ class Shadow:
         del fetched
         if not self._usable or random.random() >= self._share or judged.degraded:
             return
+        if self._judge is not None and judge.manifest.base is not None:
+            return  # an adapter answered, and the candidate is of the checkpoint
         if self._fetcher is not None and self._live.of(call.caller.tenant) is not self._live:
             return  # it has knowledge of its own, which the candidate does not replace
         try:

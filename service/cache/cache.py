@@ -99,10 +99,12 @@ class ResultCache:
     def __init__(
         self, settings: CacheSettings, manifest: Manifest, engine: str, *, beside: ResultCache | None = None
     ) -> None:
-        self.stats = beside.stats if beside else CacheStats()
-        self.memory = beside.memory if beside else MemoryCache(settings.memory_bytes)
-        self.remote = beside.remote if beside else RemoteCache(settings) if settings.remote else None
-        self.flights = beside.flights if beside else Flights()
+        self.stats: CacheStats = beside.stats if beside else CacheStats()
+        self.memory: MemoryCache = beside.memory if beside else MemoryCache(settings.memory_bytes)
+        self.remote: RemoteCache | None = (
+            beside.remote if beside else RemoteCache(settings) if settings.remote else None
+        )
+        self.flights: Flights = beside.flights if beside else Flights()
         self._guest = beside is not None
         self._keys = KeyMaker(manifest, engine)
         self._tiers = len(manifest.tiers)

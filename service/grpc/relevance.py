@@ -40,7 +40,6 @@ class Relevance:
         self._leaving = leaving
         self._calls = Calls(gateway)
         self._repeats = Repeats(self._read)
-        self._tiers = [tier.name for tier in gateway.pipeline.judge.manifest.tiers]
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a server needs to know of the service."""
@@ -57,9 +56,10 @@ class Relevance:
             with opened.visit(self._gateway.admission, len(raw)):
                 asked, asked_ms = self._repeats.read(raw, opened.caller)
                 arrival.timings_ms.add("parse", arrival.started)
-                reply = await self._gateway.pipeline.score(asked, opened.call(arrival, asked_ms))
+                pipeline = self._gateway.serving(asked.model)
+                reply = await pipeline.score(asked, opened.call(arrival, asked_ms))
                 note(arrival.notes, asked, reply)
-                return response_bytes(asked, reply, self._tiers)
+                return response_bytes(asked, reply, pipeline.judge.tiers)
 
         return await self._calls.serve(f"/{SERVICE}/Score", Scope.SCORE, context, answer)
 
@@ -77,9 +77,10 @@ class Relevance:
                 asked = explain_request(message)
                 check_limits(asked, self._gateway.settings.limits, ONE_ITEM)
                 arrival.timings_ms.add("parse", arrival.started)
-                reply = await self._gateway.pipeline.explain(asked, opened.call(arrival, deadline_ms(message)))
+                pipeline = self._gateway.serving(asked.model)
+                reply = await pipeline.explain(asked, opened.call(arrival, deadline_ms(message)))
                 note(arrival.notes, asked, reply)
-                return explain_response(reply, self._tiers).SerializeToString()
+                return explain_response(reply, pipeline.judge.tiers).SerializeToString()
 
         return await self._calls.serve(f"/{SERVICE}/Explain", Scope.EXPLAIN, context, answer)
 
@@ -87,9 +88,7 @@ class Relevance:
         path = f"/{SERVICE}/ScoreStream"
 
         async def answer(opened: Opened) -> None:
-            stream = Stream(
-                self._gateway, calls=self._calls, path=path, opened=opened, write=context.write, tiers=self._tiers
-            )
+            stream = Stream(self._gateway, calls=self._calls, path=path, opened=opened, write=context.write)
             await stream.run(requests, self._leaving)
 
         await self._calls.serve(path, Scope.SCORE, context, answer)

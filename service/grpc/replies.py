@@ -29,7 +29,7 @@ _FROM_STATUS: Final = {pb.ItemStatus.Value(name): status for status, name in _TO
 
 
 def score_summary(reply: ScoreReply, tiers: Sequence[str]) -> pb.ScoreResponse:
-    """The message of a reply without its results. `tiers` are the checkpoint's, best first."""
+    """The message of a reply without its results. `tiers` are its judge's, best first."""
     return pb.ScoreResponse(
         id=reply.id,
         model=reply.model,
@@ -55,7 +55,7 @@ def response_bytes(asked: ScoreRequest, reply: ScoreReply, tiers: Sequence[str])
 
 
 def explain_response(reply: ExplainReply, tiers: Sequence[str]) -> pb.ExplainResponse:
-    """The message of a reply. `tiers` are the checkpoint's, best first."""
+    """The message of a reply. `tiers` are its judge's, best first."""
     (result,) = item_results([reply.result])
     return pb.ExplainResponse(
         id=reply.id,

@@ -63,7 +63,8 @@ def score_request(message: pb.ScoreRequest, tenant: str = "") -> ScoreRequest:
     """
     try:
         _check_deadline(message)
-        return ScoreRequest(_visible(message.query), _candidates(message, tenant), _context(message), _top_n(message))
+        candidates, context = _candidates(message, tenant), _context(message)
+        return ScoreRequest(_visible(message.query), candidates, context, _top_n(message), message.model or None)
     except _DoubtfulError:
         body = _common(message)
         body["items"] = [_plain(item, f"#/items/{n}") for n, item in enumerate(message.items)]
@@ -80,7 +81,8 @@ def explain_request(message: pb.ExplainRequest) -> ScoreRequest:
     """
     try:
         _check_deadline(message)
-        return ScoreRequest(_visible(message.query), (_candidate(message.item),), _context(message))
+        candidates, context = (_candidate(message.item),), _context(message)
+        return ScoreRequest(_visible(message.query), candidates, context, model=message.model or None)
     except _DoubtfulError:
         body = _common(message)
         if message.HasField("item"):
@@ -96,6 +98,7 @@ def score_message(body: ScoreBody) -> pb.ScoreRequest:
         context=_context_message(body.context),
         deadline_ms=body.deadline_ms,
         top_n=body.top_n,
+        model=body.model or "",
     )
 
 
@@ -106,6 +109,7 @@ def explain_message(body: ExplainBody) -> pb.ExplainRequest:
         item=_item_message(body.item),
         context=_context_message(body.context),
         deadline_ms=body.deadline_ms,
+        model=body.model or "",
     )
 
 
@@ -235,7 +239,7 @@ def _context(message: pb.ScoreRequest | pb.ExplainRequest) -> ContextChoice:
 
 def _common(message: pb.ScoreRequest | pb.ExplainRequest) -> dict[str, Any]:
     """The fields of both bodies, as JSON would hold them."""
-    body: dict[str, Any] = {"query": message.query}
+    body: dict[str, Any] = {"query": message.query, "model": message.model or None}
     if message.HasField("deadline_ms"):
         body["deadline_ms"] = message.deadline_ms
     if message.HasField("context"):

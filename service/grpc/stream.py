@@ -35,7 +35,6 @@ class Stream:
         path: the method's.
         opened: the call.
         write: sends one message to the caller.
-        tiers: the checkpoint's, best first.
     """
 
     def __init__(
@@ -46,14 +45,12 @@ class Stream:
         path: str,
         opened: Opened,
         write: Callable[[bytes], Awaitable[None]],
-        tiers: Sequence[str],
     ) -> None:
         self._gateway = gateway
         self._calls = calls
         self._path = path
         self._opened = opened
         self._write = write
-        self._tiers = tiers
         self._writing = asyncio.Lock()  # gRPC takes one message at a time
         self._room = asyncio.Semaphore(MOST_IN_FLIGHT)
         self._in_flight: set[str] = set()
@@ -125,6 +122,7 @@ class Stream:
         check_limits(asked, self._gateway.settings.limits)
         arrival.timings_ms.add("parse", arrival.started)
         call = self._opened.call(arrival, deadline_ms(message.request))
+        pipeline = self._gateway.serving(asked.model)
         parts: asyncio.Queue[Sequence[ItemResult]] = asyncio.Queue()
         sent: set[int] = set()
 
@@ -135,14 +133,14 @@ class Stream:
 
         sending = asyncio.create_task(send_parts(), name="stream-parts")
         try:
-            reply = await self._gateway.pipeline.score(asked, call, tell=parts.put_nowait)
+            reply = await pipeline.score(asked, call, tell=parts.put_nowait)
             parts.put_nowait(())
             await sending
         finally:
             sending.cancel()
         await self._send_results(message.id, [r for r in reply.results if r.index not in sent])
         note(arrival.notes, asked, reply)
-        return pb.ScoreStreamResponse(id=message.id, done=score_summary(reply, self._tiers))
+        return pb.ScoreStreamResponse(id=message.id, done=score_summary(reply, pipeline.judge.tiers))
 
     async def _send_results(self, name: str, results: Sequence[ItemResult]) -> None:
         if results:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -17,10 +17,14 @@ from service.notes import note
 from service.reply import ExplainReply, ScoreReply, Versions
 from service.schemas import ExplainBody, ScoreBody
 
+if TYPE_CHECKING:
+    from service.pipeline import Judge
+
 CREDENTIAL_ERRORS = (errors.UnauthenticatedError, errors.ForbiddenError, errors.InvalidRequestError)
 BODY_ERRORS = (
     *CREDENTIAL_ERRORS,
     errors.MalformedBodyError,
+    errors.NotFoundError,
     errors.SlowRequestError,
     errors.BodyTooLargeError,
     errors.MediaTypeError,
@@ -35,7 +39,7 @@ plain = APIRouter(tags=["relevance"])
 
 
 class TierInfo(BaseModel):
-    """One tier of the served checkpoint."""
+    """One tier of a judge."""
 
     name: str
     label: str
@@ -43,9 +47,10 @@ class TierInfo(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """The served checkpoint."""
+    """One judge: the served checkpoint, or an adapter over it."""
 
-    id: str
+    id: Annotated[str, Field(description="what requests give as `model`")]
+    parent: Annotated[str | None, Field(description="the judge whose weights an adapter lies over")] = None
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "tierwise"
@@ -58,7 +63,7 @@ class ModelInfo(BaseModel):
 
 
 class ModelList(BaseModel):
-    """Served checkpoints."""
+    """Served judges."""
 
     object: Literal["list"] = "list"
     data: list[ModelInfo]
@@ -70,7 +75,7 @@ async def score(body: ScoreBody, request: Request) -> ScoreReply:
     call = call_of(request, body.deadline_ms)
     asked = body.request()
     check_limits(asked, gateway_of(request).settings.limits)
-    reply = await gateway_of(request).pipeline.score(asked, call)
+    reply = await gateway_of(request).serving(asked.model).score(asked, call)
     note(arrival_of(request.scope).notes, asked, reply)
     return reply
 
@@ -81,25 +86,31 @@ async def explain(body: ExplainBody, request: Request) -> ExplainReply:
     call = call_of(request, body.deadline_ms)
     asked = body.request()
     check_limits(asked, gateway_of(request).settings.limits, ONE_ITEM)
-    reply = await gateway_of(request).pipeline.explain(asked, call)
+    reply = await gateway_of(request).serving(asked.model).explain(asked, call)
     note(arrival_of(request.scope).notes, asked, reply)
     return reply
 
 
-@plain.get("/v1/models", responses=documented(*CREDENTIAL_ERRORS), summary="Served checkpoints")
+@plain.get("/v1/models", responses=documented(*CREDENTIAL_ERRORS), summary="Served judges")
 async def models(request: Request) -> ModelList:
-    """The served checkpoint with its tiers, versions and field budgets."""
-    gateway = gateway_of(request)
-    judge = gateway.pipeline.judge
+    """The served checkpoint, then the adapters over it, each with its tiers, versions and field budgets."""
+    judges, created = gateway_of(request).judges, gateway_of(request).started_at
+    index = judges.base.fetcher.of(caller_of(request).tenant).version
+    base = judges.base.judge.manifest.name
+    cards = [_card(one.judge, index, created, base if one is not judges.base else None) for one in judges]
+    return ModelList(data=cards)
+
+
+def _card(judge: Judge, index: str | None, created: int, parent: str | None) -> ModelInfo:
     manifest = judge.manifest
-    info = ModelInfo(
+    return ModelInfo(
         id=manifest.name,
-        created=gateway.started_at,
+        parent=parent,
+        created=created,
         engine=judge.engine.name,
-        versions=judge.versions(gateway.pipeline.fetcher.of(caller_of(request).tenant).version),
+        versions=judge.versions(index),
         tiers=[TierInfo(name=t.name, label=t.label, band=t.band) for t in manifest.tiers],
         beta=manifest.beta,
         max_tokens=manifest.max_tokens,
         field_budgets={str(name): budget for name, budget in manifest.prompt.budgets.items()},
     )
-    return ModelList(data=[info])

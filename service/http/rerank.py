@@ -10,7 +10,7 @@ from pydantic import Field
 from starlette.requests import Request
 
 from service.arrival import arrival_of
-from service.errors import NotFoundError, invalid
+from service.errors import invalid
 from service.http.native import BODY_ERRORS
 from service.http.problems import documented
 from service.http.route import JsonRoute, call_of, gateway_of
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 router = APIRouter(route_class=JsonRoute, tags=["rerank"])
 
-ERRORS = documented(NotFoundError, *BODY_ERRORS)
+ERRORS = documented(*BODY_ERRORS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ async def jina(body: JinaRerankBody, request: Request) -> JinaReply:
 @router.post("/v2/rerank", responses=ERRORS, summary="Rerank documents (Cohere)")
 async def cohere(body: CohereRerankBody, request: Request) -> CohereReply:
     """Rank documents as Cohere's `/v2/rerank` does. `relevance_score` is the expected tier in [0, 1]."""
-    budgets = gateway_of(request).pipeline.judge.manifest.prompt.budgets
+    budgets = gateway_of(request).judges.named(body.model).judge.manifest.prompt.budgets
     needed = budgets["title"] + budgets.get("description", 0)
     if body.max_tokens_per_doc is not None and body.max_tokens_per_doc < needed:
         raise invalid("#/max_tokens_per_doc", f"leave it out, or allow at least {needed}, the checkpoint's own budget")
@@ -137,13 +137,10 @@ async def cohere(body: CohereRerankBody, request: Request) -> CohereReply:
 
 async def _rank(body: JinaRerankBody | CohereRerankBody, request: Request) -> ScoreReply:
     gateway = gateway_of(request)
-    served = gateway.pipeline.judge.manifest
-    if body.model is not None and body.model not in (served.name, served.checkpoint_id):
-        raise NotFoundError(f"model {body.model[:80]!r} is not served here; send {served.name!r} or leave it out")
     call = call_of(request, None)
     asked = body.request()
     check_limits(asked, gateway.settings.limits, DOCUMENTS)
-    reply = await gateway.pipeline.score(asked, call)
+    reply = await gateway.serving(asked.model).score(asked, call)
     note(arrival_of(request.scope).notes, asked, reply)
     return reply
 

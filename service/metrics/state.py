@@ -108,10 +108,11 @@ def _cache(cache: ResultCache | None) -> Iterator[Family]:
 
 
 def _judge(gateway: Gateway) -> Iterator[Family]:
-    judge = gateway.pipeline.judge
-    versions = judge.versions(None)
-    labels = (judge.manifest.name, versions.checkpoint, versions.prompt, versions.tiers, judge.engine.name)
-    yield _family(c.CHECKPOINT, {labels: 1.0})
+    labels: dict[tuple[str, ...], float] = {}
+    for judge in (pipeline.judge for pipeline in gateway.judges):
+        versions = judge.versions(None)
+        labels[judge.manifest.name, versions.checkpoint, versions.prompt, versions.tiers, judge.engine.name] = 1.0
+    yield _family(c.CHECKPOINT, labels)
     yield _plain(c.CHECKPOINT_LOADED, gateway.judge_loaded_at)
 
 

@@ -29,18 +29,20 @@ ITEM_STATUS_EXPIRED: ItemStatus
 ITEM_STATUS_FAILED: ItemStatus
 
 class ScoreRequest(_message.Message):
-    __slots__ = ("query", "items", "context", "deadline_ms", "top_n")
+    __slots__ = ("query", "items", "context", "deadline_ms", "top_n", "model")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     TOP_N_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     query: str
     items: _containers.RepeatedCompositeFieldContainer[Item]
     context: Context
     deadline_ms: float
     top_n: int
-    def __init__(self, query: _Optional[str] = ..., items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., deadline_ms: _Optional[float] = ..., top_n: _Optional[int] = ...) -> None: ...
+    model: str
+    def __init__(self, query: _Optional[str] = ..., items: _Optional[_Iterable[_Union[Item, _Mapping]]] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., deadline_ms: _Optional[float] = ..., top_n: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
 
 class Item(_message.Message):
     __slots__ = ("id", "title", "category", "brand", "attributes", "description")
@@ -204,16 +206,18 @@ class ItemResults(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[ItemResult, _Mapping]]] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("query", "item", "context", "deadline_ms")
+    __slots__ = ("query", "item", "context", "deadline_ms", "model")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     ITEM_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     query: str
     item: Item
     context: Context
     deadline_ms: float
-    def __init__(self, query: _Optional[str] = ..., item: _Optional[_Union[Item, _Mapping]] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., deadline_ms: _Optional[float] = ...) -> None: ...
+    model: str
+    def __init__(self, query: _Optional[str] = ..., item: _Optional[_Union[Item, _Mapping]] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., deadline_ms: _Optional[float] = ..., model: _Optional[str] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
     __slots__ = ("id", "model", "versions", "context", "chunk", "tiers", "result", "rationale", "text", "degraded", "timings_ms", "usage")
