@@ -1,5 +1,7 @@
 """The rule engine: step verdicts and a tier for (query, product), from category and attribute agreement alone.
 
+It finds how the item stands to what the query asks; which verdict that gives is said by atoms (rulebook.yaml).
+
 The steps are those of the rationale: category, then each constraint, then the tier that follows from them. Definitions
 of the tiers are not public; these follow the proposal that fits 2508.12365 (papers on post-CoT and CumPT): 4 = category
 matches and every constraint holds; 3 = category matches, a constraint cannot be verified; 2 = related category (an
@@ -12,11 +14,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from models.rationale import AttributeVerdict, CategoryVerdict
+from models.rationale import AttributeVerdict, CategoryVerdict, ContextUse
 from models.train.queries import words
+from models.train.rulebook import About, Asked, Kin, Rulebook, Told, shipped
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from models.catalogue import Product
     from models.train.queries import Query
@@ -29,74 +32,111 @@ _GENERIC: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the rules say of one pair."""
+    """What the rules say of one pair.
+
+    Attributes:
+        tier: column, 0 is best of four.
+        category: the verdict on the item's type.
+        attributes: name and verdict of each thing that the query asks.
+        atoms: ids of the atoms that decided, in the order of the verdicts.
+    """
 
     tier: int
     category: CategoryVerdict
     attributes: tuple[tuple[str, AttributeVerdict], ...]
+    atoms: tuple[str, ...] = ()
 
 
-def judge(query: Query, product: Product, fits: Collection[str] = ()) -> Judgement | None:
+def judge(
+    query: Query, product: Product, fits: Collection[str] | None = (), rulebook: Rulebook | None = None
+) -> Judgement | None:
     """Judge one pair.
 
     Args:
-        query: a generated query.
+        query: what is asked, generated (queries.py) or read from text (reading.py).
         product: the item, with its category when it is known.
-        fits: devices that the product is known to fit.
+        fits: devices that the product is known to fit; None when nobody knows.
+        rulebook: the shipped one if not given.
 
     Returns:
         None when the rules cannot tell: a free phrase, or a product of unknown category.
     """
     if query.kind in ("phrase", "fragment"):
         return None
-    category = _category(query, product)
-    if category is None:
+    kin = _kin(query, product)
+    if kin is None:
         return None
-    attributes = tuple(_attributes(query, product, fits))
-    return Judgement(_tier(query, category, attributes), category, attributes)
+    book, asked = rulebook or shipped(), asked_of(query)
+    category = book.decide("category", kin, asked)
+    decided = [(name, book.decide(facet, told, asked)) for name, facet, told in _told(query, product, fits)]
+    attributes = tuple((name, AttributeVerdict(atom.verdict)) for name, atom in decided)
+    verdict = CategoryVerdict(category.verdict)
+    return Judgement(
+        tier=_tier(query, verdict, attributes),
+        category=verdict,
+        attributes=attributes,
+        atoms=tuple(dict.fromkeys((category.id, *(atom.id for _, atom in decided)))),
+    )
 
 
-def _category(query: Query, product: Product) -> CategoryVerdict | None:
-    if not query.categories:
-        return CategoryVerdict.MATCH
-    if product.category in query.categories:
-        return CategoryVerdict.MATCH
+def asked_of(query: Query) -> Asked:
+    """What of a query decides which atoms apply."""
+    types = frozenset(c.lower() for c in query.categories)
+    return Asked(types, frozenset(words(query.text)))
+
+
+def facets(query: Query) -> tuple[str, ...]:
+    """Names under which the rulebook knows what a query asks beside its type."""
+    found = [
+        facet for facet, named in (("brand", query.brand), ("model", query.model), ("fits", query.device)) if named
+    ]
+    return tuple(dict.fromkeys([*found, *(name for name, _ in query.values)]))
+
+
+def context_use(about: About, query: Query, rulebook: Rulebook | None = None) -> tuple[ContextUse, str]:
+    """What a good judge does with a chunk, and the id of the atom that says so."""
+    atom = (rulebook or shipped()).decide("context", about, asked_of(query))
+    return ContextUse(atom.verdict), atom.id
+
+
+def _kin(query: Query, product: Product) -> Kin | None:
+    if not query.categories or product.category in query.categories:
+        return Kin.SAME
     if not product.category:
         return None
     theirs = set(_parts(product.category))
-    for asked in query.categories:
-        ours = set(_parts(asked))
-        if (ours & theirs) - _GENERIC:
-            return CategoryVerdict.RELATED
-    return CategoryVerdict.MISMATCH
+    return Kin.KIN if any((set(_parts(c)) & theirs) - _GENERIC for c in query.categories) else Kin.OTHER
 
 
 def _parts(category: str) -> list[str]:
     return [part for word in words(category) for part in re.split(r"[/-]", word) if part]
 
 
-def _attributes(query: Query, product: Product, fits: Collection[str]) -> list[tuple[str, AttributeVerdict]]:
-    found: list[tuple[str, AttributeVerdict]] = []
+def _told(query: Query, product: Product, fits: Collection[str] | None) -> Iterator[tuple[str, str, Told]]:
+    """(name, facet, what the item tells) of each thing that the query asks."""
     text = f" {' '.join(words(f'{product.title} {product.description}'))} "
     if query.brand:
-        if product.brand.lower() == query.brand:
-            verdict = AttributeVerdict.OK
-        else:  # a third party's product that names the brand may be made for it
-            verdict = AttributeVerdict.UNKNOWN if f" {query.brand} " in text else AttributeVerdict.VIOLATED
-        found.append(("brand", verdict))
+        yield "brand", "brand", _brand(query.brand, product, text)
     for name, value in query.values:
         theirs = product.attributes.get(name, "")
         if theirs.lower() == value.lower() or f" {' '.join(words(value))} " in text:
-            verdict = AttributeVerdict.OK
+            told = Told.SAYS
         else:
-            verdict = AttributeVerdict.VIOLATED if theirs else AttributeVerdict.UNKNOWN
-        found.append((name.replace(",", " "), verdict))
+            told = Told.DIFFERS if theirs else Told.SILENT
+        yield name.replace(",", " "), name, told
     if query.model:
-        covered = sum(f" {word} " in text for word in query.model) / len(query.model)
-        found.append(("model", AttributeVerdict.OK if covered == 1 else AttributeVerdict.VIOLATED))
+        yield "model", "model", Told.SAYS if all(f" {w} " in text for w in query.model) else Told.DIFFERS
     if query.device:
-        found.append(("fits", AttributeVerdict.OK if query.device in fits else AttributeVerdict.VIOLATED))
-    return found
+        known = Told.SILENT if fits is None else Told.DIFFERS
+        yield "fits", "fits", Told.SAYS if query.device in (fits or ()) else known
+
+
+def _brand(asked: str, product: Product, text: str) -> Told:
+    if product.brand.lower() == asked:
+        return Told.SAYS
+    if f" {asked} " in text:
+        return Told.NAMES
+    return Told.DIFFERS if product.brand else Told.SILENT
 
 
 def _tier(query: Query, category: CategoryVerdict, attributes: tuple[tuple[str, AttributeVerdict], ...]) -> int:
