@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from models.catalogue import read_catalogue
+from models.errors import CheckpointError
 from models.evaluation.calibration import check_canaries
 from models.evaluation.pairs import read_labelled
 from models.evaluation.runs import calibrate as run_calibration
 from models.evaluation.runs import data_of
-from models.manifest import file_hash, save_manifest
+from models.manifest import file_hash, load_manifest, save_manifest
 from service.measuring import EXPECTED, columns_of, judgements, opened, progress_bars, publish, stop, with_chunks
 from service.settings import EngineName, SettingsError, load_settings
 
@@ -36,6 +37,9 @@ def calibrate(
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder; the shipped one if not given.")] = None,
     engine: Annotated[EngineName | None, typer.Option(help="Engine behind the port.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Put beta and temperature into the manifest.")] = False,
+    adapter: Annotated[
+        Path | None, typer.Option(help="Adapter whose merged weights the checkpoint holds: --write sets it too.")
+    ] = None,
     judgements_file: Annotated[
         Path | None, typer.Option("--judgements", help="Human grades; reported beside, never chosen on.")
     ] = None,
@@ -64,6 +68,8 @@ def calibrate(
         products = read_catalogue(catalogue, attributes=attributes, columns=columns_of(columns)) if catalogue else None
         with progress_bars() as progress:
             report = asyncio.run(_calibrate(settings, pairs, judgements_file, products, progress, write=write))
+        if adapter is not None and write:
+            _set_adapter(adapter, settings.checkpoint)
         publish(report, json_file, html_file)
         if not write:
             typer.echo("Nothing was changed; --write puts the chosen setting into the manifest.")
@@ -97,6 +103,19 @@ async def _calibrate(
         await check_canaries(replace(judge, manifest=calibrated))
         save_manifest(calibrated, settings.checkpoint)
         return report.model_copy(update={"written": True})
+
+
+def _set_adapter(folder: Path, merged: Path) -> None:
+    """Give an adapter the thresholds that were just chosen with its merged weights.
+
+    Raises:
+        CheckpointError: no adapter, or not that of these weights.
+    """
+    adapter, calibrated = load_manifest(folder), load_manifest(merged)
+    if adapter.base is None or adapter.training != calibrated.training:
+        raise CheckpointError(f"{folder} is not the adapter whose merged weights {merged} holds; it was not changed")
+    chosen = {"beta": calibrated.beta, "temperature": calibrated.temperature, "figures": calibrated.figures}
+    save_manifest(adapter.model_copy(update=chosen), folder)
 
 
 def _summary(report: Calibration) -> dict[str, object]:

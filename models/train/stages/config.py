@@ -23,7 +23,7 @@ class _Frozen(BaseModel):
 
 
 class Lora(_Frozen):
-    """Train low-rank adapters instead of all weights; they are merged into the checkpoint at the end."""
+    """Train low-rank adapters instead of all weights; they are kept in `adapter`, and merged into the checkpoint."""
 
     rank: Count = 16
     alpha: Count = 32

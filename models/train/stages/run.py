@@ -24,6 +24,7 @@ from models.engines.onnx.architecture import read_architecture
 from models.errors import CheckpointError, TrainingError
 from models.train.data.schema import read_training_rows
 from models.train.release import release
+from models.train.stages.adapter import ADAPTER, describe_adapter, save_adapter
 from models.train.stages.figures import figures
 from models.train.stages.reader import ReferenceEngine, label_logprobs
 
@@ -247,7 +248,9 @@ def finish(trainer: Any, base: Base, config: StageConfig, record: dict[str, Any]
     if not trainer.is_world_process_zero():
         return {}
     folder = config.output / CHECKPOINT
-    write_checkpoint(trainer.accelerator.unwrap_model(trainer.model), base, folder)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    adapted = save_adapter(model, config.output / ADAPTER)
+    write_checkpoint(model, base, folder)
     rows = read_training_rows(config.valid, base.manifest.tiers) if config.valid else []
     training = {
         "base": config.base,
@@ -258,6 +261,8 @@ def finish(trainer: Any, base: Base, config: StageConfig, record: dict[str, Any]
     }
     reference = reference_engine(folder, base)
     manifest = asyncio.run(release(folder, base.manifest, [flat(row, base) for row in rows], training, reference))
+    if adapted:
+        describe_adapter(config.output / ADAPTER, base.folder, manifest)
     report = measured(folder, base, manifest, rows) if rows else {}
     (config.output / REPORT).write_text(json.dumps({"figures": report, "training": training}, indent=1) + "\n")
     return report

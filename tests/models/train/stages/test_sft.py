@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import TrainerCallback
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 from models.deadline import Deadline
 from models.engines.onnx import OnnxEngine
@@ -17,6 +18,7 @@ from models.errors import TrainingError
 from models.manifest import load_manifest
 from models.train.data.schema import read_training_rows
 from models.train.stages import run, sft
+from models.train.stages.adapter import ADAPTER
 from models.train.stages.base import open_base
 from models.train.stages.config import SftConfig
 
@@ -128,10 +130,17 @@ def test_dry_run(run_settings: Callable[..., dict[str, Any]]) -> None:
     assert not list(config.output.glob("state/checkpoint-*"))
 
 
-def test_lora(run_settings: Callable[..., dict[str, Any]]) -> None:
-    """Adapters are merged: the checkpoint has the base's weights by name, and loads."""
-    config = SftConfig(**run_settings(max_steps=2, lora={"rank": 2, "targets": ["q_proj", "v_proj"]}))
+def test_lora(run_settings: Callable[..., dict[str, Any]], tiny: Path) -> None:
+    """Adapters are merged into the checkpoint, which has the base's weights by name, and kept to be served."""
+    config = SftConfig(**run_settings(max_steps=2, name="toys", lora={"rank": 2, "targets": ["q_proj", "v_proj"]}))
     trained(config)
-    assert load_manifest(config.output / run.CHECKPOINT).files
+    merged = load_manifest(config.output / run.CHECKPOINT)
     names = load_file(config.output / "checkpoint" / "model.safetensors")
     assert not any("lora" in name or "base_layer" in name for name in names)
+    adapter = load_manifest(config.output / ADAPTER)
+    assert (adapter.name, adapter.base) == ("toys", load_manifest(tiny).checkpoint_id)
+    assert adapter.canaries == merged.canaries
+    over = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(str(tiny)), str(config.output / ADAPTER))
+    for name, weight in over.merge_and_unload().state_dict().items():
+        if name in names:
+            assert torch.equal(weight.bfloat16(), names[name])
