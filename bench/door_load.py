@@ -15,12 +15,9 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +25,7 @@ import grpc.aio
 import uvloop
 
 from bench.doors import bodies
+from bench.serving import Server, server, tierwise
 from models.manifest import SHIPPED
 from service.grpc.requests import score_message
 from service.grpc.v1 import relevance_pb2 as pb
@@ -36,70 +34,13 @@ from service.reply import ScoreReply
 from service.schemas import ScoreBody
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 CORES = sorted(os.sched_getaffinity(0))
 CONNECTIONS = 16
 REQUESTS = 64  # different ones, in turn
 SCORE = "/tierwise.v1.Relevance/Score"
-OURS, PEERS = ("http", "grpc"), ("fastapi", "echo")
-
-
-@dataclass(frozen=True)
-class Server:
-    """A running server: its process and its ports by protocol."""
-
-    pid: int
-    ports: dict[str, int]
-
-    @property
-    def cpu_seconds(self) -> float:
-        """Processor time so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-@contextmanager
-def server(command: Sequence[str], ready: Callable[[dict[str, Any]], dict[str, int] | None]) -> Iterator[Server]:
-    """Start a server on the first core; `ready` finds its ports in its lines of JSON."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path[1:]])}
-    process = subprocess.Popen(  # noqa: S603 # our own commands
-        ["taskset", "-c", str(CORES[0]), sys.executable, *command],  # noqa: S607 # wherever the system keeps it
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    try:
-        ports = None
-        for line in process.stdout or ():
-            if (ports := ready(json.loads(line))) is not None:
-                break
-        assert ports is not None, "the server ended"
-        # The log goes on, as in production, and a full pipe would stop the server.
-        sink = subprocess.Popen(["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL)  # noqa: S607 # as above
-        yield Server(process.pid, ports)
-        process.terminate()
-        process.wait(30)
-        sink.wait(30)
-    finally:
-        process.kill()
-
-
-@contextmanager
-def tierwise(checkpoint: Path) -> Iterator[Server]:
-    """Our service, ready."""
-    found: dict[str, int] = {}
-
-    def ready(line: dict[str, Any]) -> dict[str, int] | None:
-        for name in OURS:
-            if isinstance(line.get(name), str):
-                found[name] = int(line[name].rpartition(":")[2])
-        return found if line["message"].startswith("ready") else None
-
-    os.environ.update({f"TIERWISE_{name}_PORT": "0" for name in ("HTTP", "GRPC", "ADMIN")})
-    os.environ["TIERWISE_DEADLINE_MS"] = "60000"
-    with server(["-m", "service", "serve", "--checkpoint", str(checkpoint), "--threads", "1"], ready) as running:
-        yield running
+PEERS = ("fastapi", "echo")
 
 
 @contextmanager
@@ -107,7 +48,7 @@ def peer(name: str, reply: bytes, folder: Path) -> Iterator[Server]:
     """A bare server that answers everything with one reply."""
     (folder / "reply").write_bytes(reply)
     command = [str(Path(__file__).resolve()), "--serve", name, "--reply", str(folder / "reply")]
-    with server(command, lambda line: {name: line["port"]}) as running:
+    with server(command, lambda line: {name: line["port"]}, core=CORES[0]) as running:
         yield running
 
 
@@ -197,7 +138,7 @@ async def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
     raws |= {"fastapi": raws["http"], "echo": raws["grpc"]}
     load = {"http": load_http, "fastapi": load_http, "grpc": load_grpc, "echo": load_grpc}
-    with tierwise(args.checkpoint) as ours:
+    with tierwise(args.checkpoint, core=CORES[0], threads=1, deadline_ms=60_000) as ours:
         reply = await first_reply(ours.ports["grpc"], raws["grpc"])
         json_reply, message_reply = reply
         with peer("fastapi", json_reply, folder) as fastapi, peer("echo", message_reply, folder) as echo:
@@ -208,11 +149,11 @@ async def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             busy: dict[str, list[float]] = {name: [] for name in load}
             for _ in range(args.rounds):
                 for name, serving in servers.items():
-                    cpu, started = serving.cpu_seconds, time.monotonic()
+                    cpu, started = serving.processor_s(), time.monotonic()
                     count = await load[name](serving.ports[name], raws[name], started + args.seconds)
                     elapsed = time.monotonic() - started
                     rates[name].append(count / elapsed)
-                    busy[name].append((serving.cpu_seconds - cpu) / elapsed)
+                    busy[name].append((serving.processor_s() - cpu) / elapsed)
     return figures(args.items, rates, busy)
 
 

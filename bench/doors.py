@@ -13,16 +13,13 @@ import argparse
 import asyncio
 import http.client
 import json
-import os
 import random
 import statistics
-import subprocess
-import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.serving import tierwise
 from models.deadline import Deadline
 from models.engines.onnx import OnnxEngine
 from models.manifest import SHIPPED, load_manifest
@@ -32,7 +29,7 @@ from service.demo.candidates import read_catalogue
 from service.schemas import ScoreBody
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 WARM_UP = 20
 RESAMPLES = 1000
@@ -52,30 +49,6 @@ def bodies(count: int, items: int, seed: int = 1) -> list[dict[str, Any]]:
     return made
 
 
-@contextmanager
-def service(checkpoint: Path, threads: int | None) -> Iterator[tuple[str, int]]:
-    """A ready service: host and port."""
-    command = [sys.executable, "-m", "service", "serve", "--checkpoint", str(checkpoint), "--http-port", "0"]
-    command += ["--admin-port", "0", *(["--threads", str(threads)] if threads else [])]
-    environment = os.environ | {"TIERWISE_GRPC_PORT": "0"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603 # ours
-        try:
-            address = ""
-            for line in process.stdout or ():
-                entry = json.loads(line)
-                address = entry.get("http", address)
-                if entry["message"].startswith("ready"):
-                    break
-            host, _, port = address.removeprefix("http://").partition(":")
-            # The log goes on, and a full pipe would stop the service.
-            drain = subprocess.Popen(["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL)  # noqa: S607 # any will do
-            yield host, int(port)
-            process.terminate()
-            drain.wait()
-        finally:
-            process.kill()
-
-
 async def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Run the comparison; milliseconds."""
     manifest = load_manifest(args.checkpoint)
@@ -86,8 +59,8 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
     in_engine: list[float] = []
     around: list[float] = []  # of a request, all that is not the engine's own answer
     stages: dict[str, list[float]] = {}
-    with service(args.checkpoint, args.threads) as (host, port):
-        connection = http.client.HTTPConnection(host, port)
+    with tierwise(args.checkpoint, threads=args.threads) as ours:
+        connection = http.client.HTTPConnection("127.0.0.1", ours.ports["http"])
         for n, body in enumerate(bodies(args.requests + WARM_UP, args.items)):
             raw = json.dumps(body)
             request = ScoreBody.model_validate(body).request()

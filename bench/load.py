@@ -8,9 +8,12 @@ import random
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from service.demo.candidates import read_catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ITEMS = 16
 SETTLE = 1.0  # seconds at the start of each load that do not count
@@ -21,8 +24,8 @@ class Target(Protocol):
     """A service under load."""
 
     @property
-    def port(self) -> int:
-        """Of its HTTP door on this machine."""
+    def ports(self) -> Mapping[str, int]:
+        """By protocol, on this machine."""
         ...
 
     def processor_s(self) -> float:
@@ -119,7 +122,7 @@ class Generator:
         while self._idle and (connection is None or connection.transport is None):
             connection = self._idle.pop()
         if connection is None or connection.transport is None:
-            _, connection = await loop.create_connection(Connection, "127.0.0.1", self._target.port)
+            _, connection = await loop.create_connection(Connection, "127.0.0.1", self._target.ports["http"])
         connection.answer = loop.create_future()
         assert connection.transport is not None
         connection.transport.write(raw)

@@ -23,26 +23,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import http.client
 import json
 import os
 import statistics
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import uvloop
 
+from bench.load import ITEMS, Generator, Load
+from bench.serving import Server, tierwise
 from models.manifest import SHIPPED
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, its folder is what is looked in
-from bench.load import ITEMS, OK, Generator, Load
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
 FACTORS = (2, 5, 10)
 FIRST, FASTER, MOST = 0.7, 1.3, 9  # the sweep begins at this share of what a closed loop gets through
@@ -51,71 +47,34 @@ PEER = (0.5, 0.9, 1.2, 2, 5, 10)
 REST = 4.0  # seconds of half the peak rate after the 10-fold load
 
 
-class Service:
-    """`tierwise serve` on one core, and its memory."""
+class HighWater:
+    """The highest resident memory of a server while the context is open, MB."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
-        self.port = port
-        self._stat = Path(f"/proc/{process.pid}/stat")
-        self._statm = Path(f"/proc/{process.pid}/statm")
-        self.highest = 0.0
+    def __init__(self, server: Server) -> None:
+        self.mb = server.memory_mb()
+        self._server = server
+        self._watching: asyncio.Task[None] | None = None
 
-    def processor_s(self) -> float:
-        """Processor time until now."""
-        fields = self._stat.read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    async def __aenter__(self) -> Self:
+        """Look now and then."""
+        self._watching = asyncio.create_task(self._watch())
+        return self
 
-    def memory_mb(self) -> float:
-        """Resident now."""
-        return int(self._statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    async def __aexit__(self, *_: object) -> None:
+        """Stop looking."""
+        assert self._watching is not None
+        self._watching.cancel()
+        await asyncio.wait([self._watching])
 
-    async def watch(self) -> None:
-        """Remember the highest."""
+    async def _watch(self) -> None:
         while True:
-            self.highest = max(self.highest, self.memory_mb())
+            self.mb = max(self.mb, self._server.memory_mb())
             await asyncio.sleep(0.1)
 
 
-@contextlib.contextmanager
-def service(checkpoint: Path, core: int, *, admission: bool) -> Iterator[Service]:
+def service(args: argparse.Namespace, *, admission: bool) -> AbstractContextManager[Server]:
     """A ready service on one core; this process is on the others."""
-    command = [sys.executable, "-m", "service", "serve", "--checkpoint", str(checkpoint), "--http-port", "0"]
-    settings = {"ADMISSION__ENABLED": str(admission).lower(), "CACHE__ENABLED": "false", "GRPC_PORT": "0"}
-    mine = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})  # inherited
-    process = subprocess.Popen(  # noqa: S603 # our own command
-        [*command, "--admin-port", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {f"TIERWISE_{name}": value for name, value in settings.items()},
-    )
-    os.sched_setaffinity(0, mine)
-    assert process.stdout is not None
-    drain = None
-    try:
-        address = ""
-        for line in process.stdout:
-            address = json.loads(line).get("http", address)
-            if address and _ready(address):
-                break
-        drain = subprocess.Popen(["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL)  # noqa: S607 # a full pipe stops
-        yield Service(process, int(address.rpartition(":")[2]))
-        process.terminate()
-        process.wait(30)
-    finally:
-        process.kill()
-        process.wait()
-        if drain is not None:
-            drain.wait()
-
-
-def _ready(address: str) -> bool:
-    host, _, port = address.removeprefix("http://").partition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=5)
-    with contextlib.closing(connection), contextlib.suppress(OSError):
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == OK
-    return False
+    return tierwise(args.checkpoint, core=args.server_core, admission__enabled=admission, cache__enabled=False)
 
 
 def show(name: str, load: Load) -> None:
@@ -142,29 +101,28 @@ async def sweep(generator: Generator, rate: float, seconds: float) -> list[list[
 
 async def measure_ours(args: argparse.Namespace) -> dict[str, Any]:
     """Sweep, overload, recovery."""
-    with service(args.checkpoint, args.server_core, admission=True) as ours:
+    with service(args, admission=True) as ours:
         generator = Generator(ours, args.deadline)
         await generator.closed(4, 2.0)  # warm
         capacity = await generator.closed(4, 3.0)
         curve = await sweep(generator, FIRST * capacity, args.seconds)
         peak = max(goodput for _, goodput in curve)
         before = ours.memory_mb()
-        watching = asyncio.create_task(ours.watch())
         goodputs: dict[int, list[float]] = {factor: [] for factor in FACTORS}
         p99: dict[int, list[float]] = {factor: [] for factor in FACTORS}
         recoveries = []
         core: list[float] = []
-        for round_ in range(args.rounds):
-            for factor in FACTORS:
-                load = await generator.offer(factor * peak, args.seconds, seed=100 * round_ + factor)
-                show(f"{factor} x peak", load)
-                goodputs[factor].append(load.goodput)
-                p99[factor].append(load.quantile_ms(0.99))
-                core.append(load.core_share)
-            after = await generator.offer(0.5 * peak, REST, seed=round_)
-            show("half, right after", after)
-            recoveries.append(max(after.bad, default=0.0))
-        watching.cancel()
+        async with HighWater(ours) as highest:
+            for round_ in range(args.rounds):
+                for factor in FACTORS:
+                    load = await generator.offer(factor * peak, args.seconds, seed=100 * round_ + factor)
+                    show(f"{factor} x peak", load)
+                    goodputs[factor].append(load.goodput)
+                    p99[factor].append(load.quantile_ms(0.99))
+                    core.append(load.core_share)
+                after = await generator.offer(0.5 * peak, REST, seed=round_)
+                show("half, right after", after)
+                recoveries.append(max(after.bad, default=0.0))
     ratios = {factor: [g / peak for g in values] for factor, values in goodputs.items()}
     curve += [[factor * peak, statistics.median(goodputs[factor])] for factor in FACTORS]
     return {
@@ -174,7 +132,7 @@ async def measure_ours(args: argparse.Namespace) -> dict[str, Any]:
         "p99_ms": round(max(statistics.median(values) for values in p99.values()), 1),
         "p99_ms_by_factor": {str(f): round(statistics.median(values), 1) for f, values in p99.items()},
         "deadline_ms": args.deadline,
-        "rss_growth_mb": round(ours.highest - before, 1),
+        "rss_growth_mb": round(highest.mb - before, 1),
         "recovery_s": round(max(recoveries), 2),
         "core_share": round(min(core), 2),
         "curve": [[round(rate, 1), round(goodput, 1)] for rate, goodput in curve],
@@ -184,7 +142,7 @@ async def measure_ours(args: argparse.Namespace) -> dict[str, Any]:
 async def measure_peer(args: argparse.Namespace, peak: float) -> dict[str, Any]:
     """The same service with admission off, at the same rates."""
     curve = []
-    with service(args.checkpoint, args.server_core, admission=False) as peer:
+    with service(args, admission=False) as peer:
         generator = Generator(peer, args.deadline)
         await generator.closed(4, 2.0)
         for n, factor in enumerate(PEER):

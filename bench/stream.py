@@ -18,8 +18,9 @@ from pathlib import Path
 import grpc.aio
 import uvloop
 
-from bench.door_load import tierwise
+from bench.door_load import CORES
 from bench.doors import bodies
+from bench.serving import tierwise
 from models.manifest import SHIPPED
 from service.grpc.requests import score_message
 from service.grpc.v1 import relevance_pb2 as pb
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED)
     args = parser.parse_args()
     with (
-        tierwise(args.checkpoint) as server,
+        tierwise(args.checkpoint, core=CORES[0], threads=1, deadline_ms=60_000) as server,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         found = {"items": args.items, **runner.run(measure(server.ports["grpc"], args.items, args.requests))}

@@ -39,7 +39,7 @@ async def answering(body: bytes, seconds: float, status: bytes = b"200 OK") -> A
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         server = await asyncio.start_server(serve, sock=bound)
-        service = SimpleNamespace(port=bound.getsockname()[1], processor_s=lambda: 0.0)
+        service = SimpleNamespace(ports={"http": bound.getsockname()[1]}, processor_s=lambda: 0.0)
         generator = Generator(service, deadline_ms=10_000.0)
         yield generator
         for connection in generator._idle:
