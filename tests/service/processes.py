@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,14 +29,18 @@ class Service:
 
     Attributes:
         http: address of its HTTP door.
+        grpc: address of its gRPC door.
         admin: address of its admin door.
         lines: its log so far, without the lines of single requests.
+        requests: how many of those there were, by path and status (gRPC's by its name).
     """
 
     process: subprocess.Popen[str]
     http: str = ""
+    grpc: str = ""
     admin: str = ""
     lines: list[dict[str, Any]] = field(default_factory=list)
+    requests: Counter[tuple[str, int | str]] = field(default_factory=Counter)
 
     def readiness(self) -> httpx.Response:
         """The admin door's report."""
@@ -110,6 +115,8 @@ def _read(service: Service) -> None:
     for text in service.process.stdout:
         line = json.loads(text)
         if line["message"] == "listening" and not service.http:
-            service.admin, service.http = line["admin"], line["http"]
-        if line["message"] != "request":
+            service.admin, service.http, service.grpc = line["admin"], line["http"], line["grpc"]
+        if line["message"] == "request":
+            service.requests[line["path"], line.get("grpc", line["status"])] += 1
+        else:
             service.lines.append(line)
