@@ -137,6 +137,9 @@ FED: Final = (
 # Read when they are asked for.
 BUILD: Final = Metric("tierwise_build_info", _GAUGE, "1, labelled with the version of Tierwise", ("version",))
 READY: Final = Metric("tierwise_ready", _GAUGE, "1 when ready for traffic")
+JUDGE_READY: Final = Metric(
+    "tierwise_judge_ready", _GAUGE, "1 while requests that name this judge are answered", ("model",)
+)
 LOOP_LAG: Final = Metric("tierwise_event_loop_lag_seconds", _GAUGE, "Delay of the event loop's last tick")
 ENGINE_ALIVE: Final = Metric("tierwise_engine_alive", _GAUGE, "1 while the engine makes progress or has nothing to do")
 QUEUED_TOKENS: Final = Metric("tierwise_engine_queued_tokens", _GAUGE, "Tokens that the engine has not begun")
@@ -210,7 +213,7 @@ ACCESS_REFUSED: Final = Metric(
     ("files",),
 )
 STATE: Final = (
-    BUILD, READY, LOOP_LAG, ENGINE_ALIVE, QUEUED_TOKENS, STEPS, BATCH, ADMITTED_REQUESTS, ADMITTED_TOKENS,
+    BUILD, READY, JUDGE_READY, LOOP_LAG, ENGINE_ALIVE, QUEUED_TOKENS, STEPS, BATCH, ADMITTED_REQUESTS, ADMITTED_TOKENS,
     ADMITTED_BYTES, RATE, ADMISSIONS, BROWN_OUT, CACHE_ITEMS, CACHE_EVENTS, CACHE_ENTRIES, CACHE_BYTES, REDIS_FAILURES,
     BREAKER_OPEN, BREAKER_OPENED, CHECKPOINT, CHECKPOINT_LOADED, INDEX, INDEX_BUILT, INDEX_CHECKED,
     ACCESS_REFUSED,

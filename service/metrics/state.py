@@ -43,7 +43,10 @@ class State(Collector):
 
 def _engine(gateway: Gateway) -> Iterator[Family]:
     health = gateway.pipeline.judge.engine.health()
-    yield _plain(c.READY, gateway.health.readiness().ok)
+    report = gateway.health.readiness()
+    yield _plain(c.READY, report.ok)
+    ready = {(gateway.pipeline.judge.manifest.name,): report.ok}
+    yield _family(c.JUDGE_READY, ready | {(judge.name,): report.ok and judge.ok for judge in report.judges})
     yield _plain(c.LOOP_LAG, gateway.health.loop_lag)
     yield _plain(c.ENGINE_ALIVE, health.alive)
     yield _plain(c.QUEUED_TOKENS, health.queued_tokens)
