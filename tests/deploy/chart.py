@@ -51,6 +51,16 @@ SWITCHES: dict[str, Values] = {
     "scaled by queue": {"autoscaling": {"mode": "queue"}},
     "ingress": {"ingress": {"enabled": True, "host": "a.example.com", "className": "nginx", "tlsSecret": "tls"}},
     "route": {"httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["a.example.com"]}},
+    "grpc route": {"grpcRoute": {"enabled": True, "parentRefs": [{"name": "public", "sectionName": "grpc"}]}},
+    "both routes": {
+        "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["a.example.com"]},
+        "grpcRoute": {
+            "enabled": True,
+            "parentRefs": [{"name": "public"}],
+            "hostnames": ["grpc.a.example.com"],
+            "canary": {"service": "next-tierwise", "weight": 5},
+        },
+    },
     "canary": {
         "httpRoute": {
             "enabled": True,
@@ -62,6 +72,17 @@ SWITCHES: dict[str, Values] = {
     "redis": {
         "redis": {"secret": "search-redis", "entry": "address"},
         "settings": {"cache": {"redis_timeout_ms": 3.0}},
+    },
+    "redis for a trial": {"redis": {"trial": {"enabled": True}}},
+    "redis for a trial beside a pool": {
+        "redis": {"trial": {"enabled": True, "image": "valkey/valkey:8.1", "memoryMi": 64}},
+        "engine": {"mode": "pool"},
+        "checkpoint": CLAIM,
+        "networkPolicy": {"egress": [{"ports": [{"port": 443, "protocol": "TCP"}]}]},
+    },
+    "tls": {"tls": {"secret": "search-tls"}, "metrics": {"serviceMonitor": {"enabled": True}}},
+    "client certificates": {
+        "tls": {"secret": "search-tls", "clientCa": {"secret": "search-clients", "entry": "clients.pem"}},
     },
     "own account": {"serviceAccount": {"name": "search"}},
     "open network": {"networkPolicy": {"enabled": False}},
@@ -132,6 +153,15 @@ def of_kind(objects: list[Object], kind: str) -> list[Object]:
 def workloads(objects: list[Object]) -> list[Object]:
     """Return what keeps pods running: the gateway, and the pool when there is one."""
     return of_kind(objects, "Deployment") + of_kind(objects, "StatefulSet")
+
+
+def gateway(objects: list[Object]) -> Object:
+    """Return the Deployment of the service itself."""
+    component = "app.kubernetes.io/component"
+    (found,) = (
+        one for one in of_kind(objects, "Deployment") if one["spec"]["selector"]["matchLabels"][component] == "gateway"
+    )
+    return found
 
 
 def pods(objects: list[Object]) -> list[Object]:

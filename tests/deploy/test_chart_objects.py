@@ -9,7 +9,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
-from tests.deploy.chart import Object, containers, of_kind, pods, workloads
+from tests.deploy.chart import Object, containers, gateway, of_kind, pods, workloads
 
 KUBERNETES = ("1.33", "1.37")
 
@@ -74,6 +74,9 @@ def test_ports_are_named_and_found(objects: list[Object]) -> None:
         own = names(workload)
         for container in workload["spec"]["template"]["spec"]["containers"]:
             probes = [container[p] for p in ("startupProbe", "livenessProbe", "readinessProbe") if p in container]
+            if container["name"] == "redis":
+                assert [probe["exec"]["command"][0] for probe in probes] == ["redis-cli", "redis-cli"]
+                continue
             assert len(probes) == (0 if "127.0.0.1" in str(container.get("args")) else 3)
             assert all(probe["httpGet"]["port"] in own for probe in probes)
     for service in of_kind(objects, "Service"):
@@ -120,10 +123,46 @@ def test_selectors_match(objects: list[Object]) -> None:
 
 def test_scalers_point_at_the_deployment(objects: list[Object]) -> None:
     """What scales names the Deployment, and then the Deployment leaves the number of replicas to it."""
-    (deployment,) = of_kind(objects, "Deployment")
+    deployment = gateway(objects)
     scalers = of_kind(objects, "HorizontalPodAutoscaler") + of_kind(objects, "ScaledObject")
     assert all(s["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"] for s in scalers)
     assert ("replicas" in deployment["spec"]) == (not scalers)
+
+
+def test_routes_lead_to_a_port_of_the_service(objects: list[Object]) -> None:
+    """HTTP goes to the HTTP port, gRPC to the gRPC port, and the shares of the traffic add up."""
+    exposed = {service["metadata"]["name"]: service for service in of_kind(objects, "Service")}
+    for kind, name in (("HTTPRoute", "http"), ("GRPCRoute", "grpc")):
+        for route in of_kind(objects, kind):
+            own, *canary = route["spec"]["rules"][0]["backendRefs"]
+            (port,) = (p for p in exposed[own["name"]]["spec"]["ports"] if p["port"] == own["port"])
+            assert port["name"] == name
+            assert own["weight"] + sum(other["weight"] for other in canary) == 100
+
+
+def test_what_watches_speaks_plain_http(objects: list[Object]) -> None:
+    """Probes and Prometheus ask the admin port, which has no TLS, whether the doors for callers have it or not."""
+    (main,) = (c for c in containers(objects) if c["name"] == "tierwise")
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert main[probe]["httpGet"]["port"] == "admin"
+        assert "scheme" not in main[probe]["httpGet"]
+    for monitor in of_kind(objects, "ServiceMonitor"):
+        assert all("scheme" not in one and "tlsConfig" not in one for one in monitor["spec"]["endpoints"])
+
+
+def test_only_the_gateway_reaches_what_serves_it(objects: list[Object]) -> None:
+    """Redis and the pool take calls from this release's gateway alone, which may call them and ask for their names."""
+    own = gateway(objects)["spec"]["selector"]["matchLabels"]
+    policies = {str(p["spec"]["podSelector"]["matchLabels"]): p["spec"] for p in of_kind(objects, "NetworkPolicy")}
+    for workload in workloads(objects) if policies else ():
+        behind = workload["spec"]["selector"]["matchLabels"]
+        if behind == own:
+            continue
+        (rule,) = policies[str(behind)]["ingress"]
+        assert rule["from"] == [{"podSelector": {"matchLabels": own}}]
+        onward = policies[str(own)]["egress"]
+        assert {"ports": rule["ports"], "to": [{"podSelector": {"matchLabels": behind}}]} in onward
+        assert any(port["port"] == 53 for allowed in onward for port in allowed["ports"])
 
 
 def test_mounts_have_volumes(objects: list[Object]) -> None:
@@ -138,7 +177,7 @@ def test_mounts_have_volumes(objects: list[Object]) -> None:
 
 def test_shutdown_fits_the_grace_period(objects: list[Object]) -> None:
     """The pause for endpoints and the drain end before the kubelet kills."""
-    (deployment,) = of_kind(objects, "Deployment")
+    deployment = gateway(objects)
     pod = deployment["spec"]["template"]["spec"]
     pause = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod["terminationGracePeriodSeconds"] > pause

@@ -13,7 +13,19 @@ import yaml
 
 from scripts.chart_schema import settings_schema
 from service.settings import Settings, load_settings
-from tests.deploy.chart import CHART, CLAIM, IMAGE, PULL, SWITCHES, Values, merged, of_kind, render, render_text
+from tests.deploy.chart import (
+    CHART,
+    CLAIM,
+    IMAGE,
+    PULL,
+    SWITCHES,
+    Values,
+    gateway,
+    merged,
+    of_kind,
+    render,
+    render_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +39,7 @@ FULL = merged(
     {
         **{name: SWITCHES[case][name] for case, name in (("ingress", "ingress"), ("watched", "metrics"))},
         "networkPolicy": SWITCHES["closed network"]["networkPolicy"],
+        "grpcRoute": {"enabled": True, "parentRefs": [{"name": "grpc"}], "canary": {"service": "next-tierwise"}},
     },
 )
 SOURCES = (CLAIM, IMAGE, PULL)
@@ -36,6 +49,8 @@ VARIANTS: tuple[Values, ...] = (
     *(merged(FULL, {"checkpoint": FILLED | source, "knowledge": FILLED | source}) for source in SOURCES),
     merged(FULL, SWITCHES["keys"]),
     merged(FULL, SWITCHES["redis"]),
+    merged(FULL, SWITCHES["redis for a trial"]),
+    merged(FULL, SWITCHES["client certificates"]),
     *(merged(FULL, {"checkpoint": CLAIM} | SWITCHES[case]) for case in SWITCHES if case.startswith("vllm")),
     merged(FULL, {"autoscaling": {"mode": "cpu"}}),
     merged(FULL, {"autoscaling": {"mode": "queue"}}),
@@ -50,6 +65,15 @@ WRONG: dict[str, tuple[Values, str]] = {
     "a text for a number": ({"service": {"port": "http"}}, "port"),
     "a key in the open": ({"keys": {"tw_abcdefgh": "search"}}, "tw_abcdefgh"),
     "keys in the settings": ({"settings": {"access": {"open": True}}}, "access"),
+    "two kinds of redis": ({"redis": {"secret": "search-redis", "trial": {"enabled": True}}}, "/redis/secret"),
+    "a trial beside sentinels": (
+        {"redis": {"trial": {"enabled": True}}, "settings": {"cache": {"redis_sentinels": ["cache:26379"]}}},
+        "redis_sentinels",
+    ),
+    "a trial of a moving tag": ({"redis": {"trial": {"image": "redis:latest"}}}, "/redis/trial/image"),
+    "a redis address in the open": ({"settings": {"cache": {"redis_url": "redis://cache"}}}, "redis_url"),
+    "clients without a certificate": ({"tls": {"clientCa": {"secret": "clients"}}}, "/tls/secret"),
+    "tls in the settings": ({"settings": {"tls": {"certificate": "/a"}}}, "tls"),
     "an unknown mode": ({"autoscaling": {"mode": "magic"}}, "mode"),
     "a moving tag": ({"image": {"tag": "latest"}}, "tag"),
     "a short digest": ({"image": {"digest": "sha256:12"}}, "digest"),
@@ -59,6 +83,7 @@ WRONG: dict[str, tuple[Values, str]] = {
     "a path out of the volume": ({"knowledge": {"claim": {"path": "../other"}}}, "path"),
     "an ingress without a host": ({"ingress": {"enabled": True}}, "host"),
     "a route without a gateway": ({"httpRoute": {"enabled": True}}, "parentRefs"),
+    "a grpc route without a gateway": ({"grpcRoute": {"enabled": True}}, "parentRefs"),
     "more than all traffic": ({"httpRoute": {"canary": {"weight": 101}}}, "weight"),
     "vllm without a gpu": ({"engine": {"mode": "vllm"}}, "nvidia.com/gpu"),
     "vllm that cannot see the judge": ({"engine": {"mode": "pool"}}, "checkpoint/from"),
@@ -134,6 +159,15 @@ def test_wrong_values_are_refused_by_name(case: str) -> None:
     assert field in str(refused.value)
 
 
+def test_a_host_takes_one_kind_of_route() -> None:
+    """A gateway would accept the older route and leave the other kind of traffic without an answer."""
+    route = {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["a.example.com"]}
+    with pytest.raises(helm.HelmRenderError, match="one kind of route"):
+        render_text({"httpRoute": route, "grpcRoute": route})
+    with pytest.raises(helm.HelmRenderError, match="one kind of route"):
+        render_text({"httpRoute": {**route, "hostnames": []}, "grpcRoute": route})
+
+
 @pytest.mark.parametrize("path", list(leaves(DEFAULTS)), ids=".".join)
 def test_every_value_does_something(path: tuple[str, ...]) -> None:
     """Another value changes what is rendered, in at least one way to deploy."""
@@ -165,7 +199,7 @@ def test_service_accepts_what_the_chart_gives_it(case: str, tmp_path: Path, monk
     (config,) = [found for found in of_kind(objects, "ConfigMap") if "tierwise.yaml" in found["data"]]
     file = tmp_path / "tierwise.yaml"
     file.write_text(config["data"]["tierwise.yaml"])
-    (deployment,) = of_kind(objects, "Deployment")
+    deployment = gateway(objects)
     pod = deployment["spec"]["template"]["spec"]
     for variable in pod["containers"][0]["env"]:
         given_by_kubernetes = {"TIERWISE_CACHE__REDIS_URL": "rediss://:secret@cache:6379"}.get(variable["name"], "2")
@@ -180,5 +214,8 @@ def test_service_accepts_what_the_chart_gives_it(case: str, tmp_path: Path, monk
     keys = settings.access.keys_file
     assert settings.access.open is (keys is None)
     mounted = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
-    for path in (settings.knowledge, settings.checkpoint, keys and keys.parent):
-        assert path in {None, Settings.model_fields["checkpoint"].default} or str(path) in mounted
+    tls = settings.tls
+    assert (tls.certificate is not None) is ("tls" in SWITCHES[case])
+    for path in (settings.knowledge, settings.checkpoint, keys, tls.certificate, tls.key, tls.client_ca):
+        if path not in {None, Settings.model_fields["checkpoint"].default}:
+            assert any(path.is_relative_to(mount) for mount in mounted), path

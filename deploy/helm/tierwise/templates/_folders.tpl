@@ -18,6 +18,15 @@ nobody wants, has nothing here. The service checks the hash of every file that i
 {{- end }}
 {{- end -}}
 
+{{/*
+Where a folder that is brought lies: (dict "root" $ "name" "checkpoint"). The volume is mounted whole, so that a link in it which
+is pointed elsewhere is followed, and a candidate beside it can be read.
+*/}}
+{{- define "tierwise.folder" -}}
+{{- $source := get .root.Values .name -}}
+/var/lib/tierwise/{{ .name }}{{ with (get $source $source.from).path }}/{{ . }}{{ end }}
+{{- end -}}
+
 {{- define "tierwise.mounts" -}}
 {{- range .names }}
 {{- $source := get $.root.Values . }}
@@ -25,9 +34,6 @@ nobody wants, has nothing here. The service checks the hash of every file that i
 - name: {{ . }}
   mountPath: /var/lib/tierwise/{{ . }}
   readOnly: true
-  {{- with (get $source $source.from).path }}
-  subPath: {{ . | quote }}
-  {{- end }}
 {{- end }}
 {{- end }}
 {{- end -}}

@@ -18,6 +18,16 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: vllm
 {{- end -}}
 
+{{- define "tierwise.redisSelector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: redis-trial
+{{- end -}}
+
+{{- define "tierwise.redis" -}}
+{{ include "tierwise.fullname" . | trunc 41 | trimSuffix "-" }}-redis-trial
+{{- end -}}
+
 {{- define "tierwise.labels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -6,7 +6,7 @@ depends neither on its neighbours in the batch nor on the checkpoint's sampling 
 {{- $servers := .root.Values.engine.servers -}}
 - name: vllm
   image: {{ $servers.image | quote }}
-  command: [vllm, serve, /var/lib/tierwise/checkpoint]
+  command: [vllm, serve, {{ include "tierwise.folder" (dict "root" .root "name" "checkpoint") | quote }}]
   args:
     - --host={{ .host }}
     - --port=8000
