@@ -105,6 +105,8 @@ async def measure_ours(args: argparse.Namespace) -> dict[str, Any]:
         generator = Generator(ours, args.deadline)
         await generator.closed(4, 2.0)  # warm
         capacity = await generator.closed(4, 3.0)
+        if not capacity:
+            raise SystemExit(f"not one answer within {args.deadline:g} ms, without any overload: is the core taken?")
         curve = await sweep(generator, FIRST * capacity, args.seconds)
         peak = max(goodput for _, goodput in curve)
         before = ours.memory_mb()

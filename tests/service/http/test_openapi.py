@@ -8,28 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    negative_data_rejection,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from service.fetch import Fetcher
 from service.gateway import assemble
 from service.http.app import create_app
 from service.settings import Settings
 from tests.service.conftest import OverlapEngine, judge_on
+from tests.service.generated import PATHS, check_generated
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fastapi import FastAPI
-
-
-TOO_LATE = 504  # what a generated deadline of a fraction of a millisecond rightly gets
 
 
 @pytest.fixture(scope="module")
@@ -73,26 +64,7 @@ def test_every_error_is_documented_as_a_problem(document: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
-@pytest.mark.parametrize("path", ["/v1/score", "/v1/explain", "/v1/rerank", "/v2/rerank"])
+@pytest.mark.parametrize("path", PATHS)
 def test_generated_requests_never_break_the_service(app: FastAPI, path: str, mode: GenerationMode) -> None:
     """Whatever is sent, the answer is documented, schema-valid and no defect; what the schema forbids is refused."""
-    operation = next(iter(schemathesis.openapi.from_asgi("/openapi.json", app)[path].values()))
-
-    @settings(
-        max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), database=None, phases=[Phase.generate]
-    )
-    @given(operation.as_strategy(generation_mode=mode))
-    def check(case: Any) -> None:
-        response = case.call()
-        assert response.status_code < 500 or response.status_code == TOO_LATE
-        case.validate_response(
-            response,
-            checks=(
-                status_code_conformance,
-                content_type_conformance,
-                response_schema_conformance,
-                negative_data_rejection,
-            ),
-        )
-
-    check()
+    check_generated(schemathesis.openapi.from_asgi("/openapi.json", app), path, mode, examples=20)
