@@ -168,6 +168,14 @@ def test_a_host_takes_one_kind_of_route() -> None:
         render_text({"httpRoute": {**route, "hostnames": []}, "grpcRoute": route})
 
 
+def test_the_age_of_knowledge_is_the_operator_s_choice() -> None:
+    """The rules are installed as they are, but for the days after which knowledge is old."""
+    (rules,) = of_kind(render({"metrics": {"rules": {"enabled": True, "knowledgeDays": 3}}}), "PrometheusRule")
+    changed = (CHART / "files" / "rules.yaml").read_text().replace("> 30 * 86400", "> 3 * 86400")
+    assert "> 3 * 86400" in changed
+    assert rules["spec"] == yaml.safe_load(changed)
+
+
 @pytest.mark.parametrize("path", list(leaves(DEFAULTS)), ids=".".join)
 def test_every_value_does_something(path: tuple[str, ...]) -> None:
     """Another value changes what is rendered, in at least one way to deploy."""
