@@ -204,6 +204,8 @@ class Health:
             health = self._base.judge.engine.health()
             if health.steps != self._steps or health.queued_tokens == 0:
                 self._steps, self._advanced = health.steps, self._ticked
+            for test in self._tests:
+                test.heed()
             if not (pulse := self._pulse()).ok:
                 self._base.lose(pulse.detail)
 

@@ -50,6 +50,7 @@ class SelfTest:
         self._settings = settings
         self._trust = trust or (lambda _: None)
         self._misses = self._hits = 0  # probes in a row
+        self._wrong = 0
         self._proved = time.monotonic()
 
     @property
@@ -70,6 +71,7 @@ class SelfTest:
         self.judge, self._trust = judge, trust or (lambda _: None)
         self.untrusted = self.silent = ""
         self._misses = self._hits = 0
+        self._wrong = judge.engine.health().wrong
         self._proved = time.monotonic()
 
     async def watch(self) -> None:
@@ -105,6 +107,13 @@ class SelfTest:
         """What it lies over answers wrongly: nothing that was scored since its last good probe is kept."""
         self._trust(False)
 
+    def heed(self) -> None:
+        """Doubt it when the engine says that it found out by itself; by now it may be right again without a probe."""
+        wrong = self.judge.engine.health().wrong
+        if wrong > self._wrong:
+            self.doubt()
+        self._wrong = wrong
+
     def lose(self, detail: str) -> None:
         """It does not answer."""
         if not self.silent and self.tested.is_set():
@@ -122,6 +131,7 @@ class SelfTest:
             self.concluded.set()
             self._hits, self._misses = self._hits + 1, 0
             self._proved = time.monotonic()
+            self.heed()
             self._trust(True)
             self._recover()
         elif not self.tested.is_set():

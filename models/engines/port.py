@@ -54,6 +54,7 @@ class EngineHealth:
         queued_tokens: tokens admitted and not yet computed.
         steps: forward passes finished since start; a heartbeat.
         batches: forward passes over items so far, by how many items were in them; empty where the engine cannot say.
+        wrong: how often it found by itself that it had begun to answer known pairs wrongly; 0 where it does not look.
     """
 
     alive: bool
@@ -61,6 +62,7 @@ class EngineHealth:
     queued_tokens: int
     steps: int
     batches: Mapping[int, int] = field(default_factory=dict)
+    wrong: int = 0
 
 
 class Engine(Protocol):

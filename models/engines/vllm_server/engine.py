@@ -64,6 +64,7 @@ class VllmServerEngine:
             raise ValueError("a pool needs at least one server")
         self._watches: list[asyncio.Task[None]] = []
         self._compared = {url: asyncio.Event() for url in self._servers}
+        self._wrong = 0
 
     def adapter(self, name: str, manifest: Manifest) -> VllmServerEngine:
         """The judge that the servers serve under `model` = name (`vllm serve --lora-modules name=folder`).
@@ -158,6 +159,7 @@ class VllmServerEngine:
             detail=f"{ready} of {len(servers)} servers ready{problems}",
             queued_tokens=sum(server.traffic.load for server in servers),
             steps=sum(server.traffic.calls for server in servers),
+            wrong=self._wrong,
         )
 
     async def close(self) -> None:
@@ -280,7 +282,10 @@ class VllmServerEngine:
             await asyncio.sleep(self._options.probe_every)
 
     async def _look(self, server: Server) -> None:
-        """A server that is out is compared with the manifest; one that is in and silent must answer a real prompt."""
+        """A server that is out is compared with the manifest; one that is in must answer a canary, however busy it is.
+
+        Its traffic shows that it is alive. That its numbers are right, only a pair whose answer is known can show.
+        """
         options = self._options
         if not server.ready:
             problems = await differences(
@@ -297,16 +302,15 @@ class VllmServerEngine:
                 server.admit()
             return
         began = time.monotonic()
-        if began - server.answered_at < options.probe_every:
-            return
         try:
             deadline = Deadline.after(1000 * options.probe_timeout)
             problems = await canary_differences(server, self._probe, self._canaries[:1], deadline)
         except LateError:
-            if server.answered_at < began:  # neither the probe nor anyone's call: it hangs
+            if server.answered_at < began - options.probe_every:  # nor anyone's call for a while: it hangs
                 raise
         else:
             if problems:
+                self._wrong += 1
                 server.expel("; ".join(problems))
 
 

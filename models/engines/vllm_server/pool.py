@@ -22,7 +22,7 @@ class PoolOptions:
     Attributes:
         model: the name that the servers serve the judge under; their only base model when None.
         api_key: sent as a bearer token.
-        probe_every: between looks at a server. One that answered a real call since needs no probe.
+        probe_every: between looks at a server: for so long may one that begins to answer wrongly be believed.
         probe_timeout: a probe, one short prompt, must be answered within this.
         compare_timeout: for the comparison with the manifest.
         spill_tokens: a server with more unanswered tokens, and more than twice the least loaded one's, is passed over.

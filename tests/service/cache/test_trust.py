@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from service.selftest import SelfTest
 from service.settings import HealthSettings
 from tests.service.cache.cached import cached_on, in_redis, written
 from tests.service.cache.conftest import eventually
+from tests.service.conftest import OverlapEngine
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from models.engines.port import EngineHealth
     from tests.redis_server import RedisServer
 
 
@@ -27,6 +30,33 @@ async def test_scores_since_the_last_good_probe_are_forgotten_after_a_wrong_one(
         assert (await cached.score("doubtful")).usage.cached_items == 0
     cached.cache.trust(True)
     assert (await cached.score("doubtful")).usage.cached_items == 0
+    assert (await cached.score("doubtful")).usage.cached_items == 1
+
+
+class SelfAware(OverlapEngine):
+    """Looks at itself too, as a pool of servers does."""
+
+    wrong: int = 0
+
+    def health(self) -> EngineHealth:
+        """With what it found."""
+        return replace(super().health(), wrong=self.wrong)
+
+
+async def test_an_engine_that_finds_itself_wrong_is_in_doubt_though_it_is_right_again(checkpoint: Path) -> None:
+    """One server of several may have lied and be gone before the next probe, which then must not prove its scores."""
+    engine = SelfAware()
+    cached = cached_on(checkpoint, engine)
+    test = SelfTest(cached.pipeline.judge, HealthSettings(), cached.cache.trust)
+    await test.probe()
+    await cached.score("doubtful")
+    engine.wrong = 1
+    await test.probe()
+    assert test.tested.is_set()
+    assert not test.untrusted
+    assert (await cached.score("doubtful")).usage.cached_items == 0
+    assert (await cached.score("doubtful")).usage.cached_items == 1
+    await test.probe()
     assert (await cached.score("doubtful")).usage.cached_items == 1
 
 

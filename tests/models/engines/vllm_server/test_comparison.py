@@ -1,9 +1,12 @@
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from models.deadline import Deadline
 from models.engines.vllm_server import VllmServerEngine
 from models.errors import EngineUnavailableError
 from models.manifest import Manifest
@@ -96,4 +99,23 @@ async def test_a_server_that_changes_its_model_is_taken_out(peers: list[Peer], p
     await engine.warm_up()
     peers[0].rotation = 1
     await eventually(lambda: not engine.health().alive)
+    assert "canary" in engine.health().detail
+
+
+async def test_answering_calls_all_the_time_proves_no_number(peers: list[Peer], pool: Pool) -> None:
+    """A server that begins to answer wrongly is taken out under load as well, and the pool says that it was."""
+    engine = pool(peers[0])
+    await engine.warm_up()
+
+    async def call_on() -> None:
+        while engine.health().alive:
+            await engine.score([40, 41], [[42], [43], [44]], Deadline.after(5_000))
+
+    calling = asyncio.create_task(call_on())
+    await eventually(lambda: len(peers[0].scored) > 2)
+    assert engine.health().wrong == 0
+    peers[0].rotation = 1
+    with suppress(EngineUnavailableError):  # the call that was under way
+        await asyncio.wait_for(calling, 20)
+    assert engine.health().wrong == 1
     assert "canary" in engine.health().detail
