@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
@@ -18,12 +20,17 @@ from models.errors import TrainingError
 from models.rationale import AttributeVerdict, CategoryVerdict, ContextUse, Rationale
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Sequence
 
     from models.train.data.schema import Row
     from models.train.stages.config import Endpoint
 
 _ATTEMPTS: Final = 3
+_PAUSE_S: Final = 0.2  # after the first failure, doubled after each
+_MOST: Final = 12  # attributes of one rationale; more is a list of everything, not of what the query asks
+_NAME: Final = 40  # characters of an attribute's name
+_REASON: Final = 200  # characters of a reason
 _REFUSED: Final = frozenset({400, 401, 403, 404})
 
 
@@ -33,24 +40,35 @@ class _Taught(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     category: CategoryVerdict
-    attributes: dict[str, AttributeVerdict] = Field(default_factory=dict)
+    attributes: dict[str, AttributeVerdict] = Field(default_factory=dict, max_length=_MOST)
     context: ContextUse = ContextUse.IGNORE
     reason: str = ""
 
 
-def ask(endpoint: Endpoint, prompt: str) -> str | None:
+def ask(endpoint: Endpoint, prompt: str, *, temperature: float = 0.0) -> str | None:
     """One completion, or None when the endpoint gave none in three attempts.
+
+    Args:
+        endpoint: where to ask; its key comes from the environment.
+        prompt: of the only message.
+        temperature: above 0 where another answer than the last one is wanted.
 
     Raises:
         TrainingError: the endpoint refuses the request for good: wrong key, model or address.
     """
     key = os.environ.get(endpoint.key_variable, "")
     headers = {"authorization": f"Bearer {key}"} if key else {}
-    body = {"model": endpoint.model, "temperature": 0, "messages": [{"role": "user", "content": prompt}]}
-    for _ in range(_ATTEMPTS):
+    body = {"model": endpoint.model, "temperature": temperature, "messages": [{"role": "user", "content": prompt}]}
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(_PAUSE_S * 2 ** (attempt - 1))
         try:
             answer = httpx.post(
-                f"{endpoint.url.rstrip('/')}/chat/completions", json=body, headers=headers, timeout=endpoint.timeout_s
+                f"{endpoint.url.rstrip('/')}/chat/completions",
+                json=body,
+                headers=headers,
+                timeout=endpoint.timeout_s,
+                verify=_trust(),
             )
         except httpx.HTTPError:
             continue
@@ -59,6 +77,12 @@ def ask(endpoint: Endpoint, prompt: str) -> str | None:
         if answer.is_success:
             return _content(answer)
     return None
+
+
+@lru_cache(maxsize=1)
+def _trust() -> ssl.SSLContext:
+    """The known authorities, read once: reading them costs more than a request does."""
+    return httpx.create_ssl_context()
 
 
 def _content(answer: httpx.Response) -> str | None:
@@ -70,16 +94,30 @@ def _content(answer: httpx.Response) -> str | None:
 
 def teacher_answer(endpoint: Endpoint, row: Row, rules: Sequence[str] = ()) -> Rationale | None:
     """A rationale for the gold tier, given the rules that apply (2508.12365, making of the CoT data)."""
-    answer = ask(endpoint, f"{_pair(row)}{_rules(rules)}\n{_WANTED.format(tier=row.tier)}")
-    if answer is None:
-        return None
+    answer = ask(endpoint, teacher_prompt(row, rules))
+    return None if answer is None else read_rationale(answer)
+
+
+def teacher_prompt(row: Row, rules: Sequence[str] = ()) -> str:
+    """What a teacher is asked: the pair as data, the rules that apply, and the gold tier to explain."""
+    return f"{_pair(row)}{_rules(rules)}\n{_WANTED.format(tier=row.tier)}"
+
+
+def read_rationale(answer: str) -> Rationale | None:
+    """The rationale in a teacher's answer; None where its JSON breaks the schema."""
     start, end = answer.find("{"), answer.rfind("}")
     try:
         taught = _Taught.model_validate_json(answer[start : end + 1])
     except ValidationError:
         return None
-    attributes = tuple((name.replace(",", " ").strip(), verdict) for name, verdict in taught.attributes.items())
-    return Rationale(taught.category, tuple((n, v) for n, v in attributes if n), taught.context, taught.reason)
+    attributes = ((_line(name.replace(",", " "), _NAME), verdict) for name, verdict in taught.attributes.items())
+    kept = tuple((name, verdict) for name, verdict in attributes if name)
+    return Rationale(taught.category, kept, taught.context, _line(taught.reason, _REASON))
+
+
+def _line(text: str, limit: int) -> str:
+    """One line of printable characters."""
+    return "".join(c if c.isprintable() else " " for c in text).strip()[:limit].strip()
 
 
 def judge_step(endpoint: Endpoint, row: Row, step: str, said: str) -> bool | None:

@@ -202,9 +202,9 @@ class Rulebook(_Frozen):
         order = sorted(found, key=lambda a: (a.when.category is None, -a.when.conditions))
         return tuple(order[:MOST])
 
-    def signed(self, atom: Atom) -> str:
+    def signed(self, atom: str) -> str:
         """How rows name an atom: its id and the book's version."""
-        return f"{atom.id}@{self.version}"
+        return f"{atom}@{self.version}"
 
 
 def load_rulebook(path: Path) -> Rulebook:

@@ -99,6 +99,15 @@ def context_use(about: About, query: Query, rulebook: Rulebook | None = None) ->
     return ContextUse(atom.verdict), atom.id
 
 
+def reason_of(query: Query, product: Product, judgement: Judgement) -> str:
+    """Both sides in few words: what is wanted, what the item is, and what of it fails."""
+    asked = min(query.categories, key=lambda c: (len(c), c)) if query.categories else query.text
+    theirs = product.category or " ".join(words(product.title)[:4])
+    joiner = "is" if judgement.category is CategoryVerdict.MATCH else "but item is"
+    failed = [f"{name} {verdict}" for name, verdict in judgement.attributes if verdict is not AttributeVerdict.OK]
+    return ", ".join([f"wants {asked}", f"{joiner} {theirs}", *failed])
+
+
 def _kin(query: Query, product: Product) -> Kin | None:
     if not query.categories or product.category in query.categories:
         return Kin.SAME

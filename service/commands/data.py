@@ -25,6 +25,7 @@ from models.train.data.relabel import suspects
 from models.train.data.schema import placed_rows, read_training_rows, tier_column, write_training_rows
 from models.train.data.split import split as split_rows
 from retrieval.errors import KnowledgeError
+from service.commands.data_rationales import rationales
 from service.commands.knowledge import read_products
 from service.commands.train import judged_product
 from service.measuring import opened, progress_bars
@@ -52,7 +53,10 @@ Output = Annotated[Path, typer.Option(help="File of rows to write, .jsonl.")]
 
 @app.callback()
 def data() -> None:
-    """Check, split, mine and probe training data. The rows' schema is in docs/training.md."""
+    """Check, split, explain, mine and probe training data. The rows' schema is in docs/training.md."""
+
+
+app.command()(rationales)
 
 
 def _stop(command: str, error: Exception) -> NoReturn:

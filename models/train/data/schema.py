@@ -7,6 +7,7 @@
     context_use   adopt, partial or ignore: what a good judge does with the chunk
     verdicts      {"category": match | related | mismatch, "attributes": {name: ok | unknown | violated}}
     reason        one short sentence that ends the rationale
+    rules         ids of the rulebook's atoms that decided the verdicts, or that a teacher was given: `brand-same@1`
     probabilities teacher's tier probabilities, best tier first (stage distill)
     cluster       near-duplicate queries share one; by default queries of the same words do
     rater         who gave the tier; disagreement is looked for between raters
@@ -97,6 +98,7 @@ class Row(_Frozen):
     context_use: ContextUse | None = None
     verdicts: Verdicts | None = None
     reason: str = ""
+    rules: tuple[Text, ...] = ()
     probabilities: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
     cluster: Text = ""
     rater: Text = ""

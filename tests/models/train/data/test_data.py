@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from models.catalogue import Product
 from models.errors import DataError
+from models.evaluation.probes import VARIANTS
 from models.tokenizer import FieldTokenizer
 from models.train.data.check import check
 from models.train.data.mining import Evidence, MiningConfig, mine, read_clicks
-from models.train.data.probes import VARIANTS, probes
+from models.train.data.probes import probes
 from models.train.data.relabel import suspects
 from models.train.data.schema import Row, parse_row, read_training_rows, write_training_rows
 from models.train.data.split import split
