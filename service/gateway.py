@@ -49,6 +49,7 @@ class Gateway:
         judge_loaded_at: seconds since the epoch.
         retired: pipelines of earlier judges that are not closed yet.
         reloading: held by who looks for something new.
+        refused: why the newest checkpoint was not taken over; empty when it was.
     """
 
     settings: Settings
@@ -64,6 +65,7 @@ class Gateway:
     judge_loaded_at: float = field(default_factory=time.time)
     retired: list[Pipeline] = field(default_factory=list)
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    refused: str = ""
 
     @property
     def pipeline(self) -> Pipeline:
@@ -80,6 +82,10 @@ class Gateway:
         pipeline = self.judges.named(model)
         self.health.check_tested(pipeline.judge.manifest.name)
         return pipeline
+
+    def refuse(self, detail: str) -> None:
+        """The newest checkpoint is not fit to be taken over; what serves goes on. Nothing to say: it is in use."""
+        self.refused = detail
 
     def take_over(self, judge: Judge) -> Pipeline:
         """From now on this judge serves. Returns the pipeline before, which the caller has to `retire`.

@@ -67,6 +67,7 @@ async def reload(gateway: Gateway, open_: Callable[[Settings], Judge] = open_jud
     async with gateway.reloading:
         knowledge = {name: await _look(live) for name, live in gateway.knowledge.items()}
         checkpoint = await _checkpoint(gateway, open_)
+        gateway.refuse(checkpoint.detail if checkpoint.outcome == "refused" else "")
     for name, found in {"checkpoint": checkpoint, **knowledge}.items():
         if found.outcome != "unchanged":
             log.log(

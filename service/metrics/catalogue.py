@@ -212,11 +212,16 @@ ACCESS_REFUSED: Final = Metric(
     "1 while the newest keys or certificate were refused and older ones are in force",
     ("files",),
 )
+CHECKPOINT_REFUSED: Final = Metric(
+    "tierwise_checkpoint_refused",
+    _GAUGE,
+    "1 while a reload has refused the newest checkpoint and the one before serves",
+)
 STATE: Final = (
     BUILD, READY, JUDGE_READY, LOOP_LAG, ENGINE_ALIVE, QUEUED_TOKENS, STEPS, BATCH, ADMITTED_REQUESTS, ADMITTED_TOKENS,
     ADMITTED_BYTES, RATE, ADMISSIONS, BROWN_OUT, CACHE_ITEMS, CACHE_EVENTS, CACHE_ENTRIES, CACHE_BYTES, REDIS_FAILURES,
     BREAKER_OPEN, BREAKER_OPENED, CHECKPOINT, CHECKPOINT_LOADED, INDEX, INDEX_BUILT, INDEX_CHECKED,
-    ACCESS_REFUSED,
+    ACCESS_REFUSED, CHECKPOINT_REFUSED,
 )  # fmt: skip
 
 ALL: Final = FED + STATE

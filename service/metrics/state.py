@@ -45,7 +45,7 @@ def _engine(gateway: Gateway) -> Iterator[Family]:
     health = gateway.pipeline.judge.engine.health()
     report = gateway.health.readiness()
     yield _plain(c.READY, report.ok)
-    ready = {(gateway.pipeline.judge.manifest.name,): report.ok}
+    ready: dict[tuple[str, ...], float] = {(gateway.pipeline.judge.manifest.name,): report.ok}
     yield _family(c.JUDGE_READY, ready | {(judge.name,): report.ok and judge.ok for judge in report.judges})
     yield _plain(c.LOOP_LAG, gateway.health.loop_lag)
     yield _plain(c.ENGINE_ALIVE, health.alive)
@@ -117,6 +117,7 @@ def _judge(gateway: Gateway) -> Iterator[Family]:
         labels[judge.manifest.name, versions.checkpoint, versions.prompt, versions.tiers, judge.engine.name] = 1.0
     yield _family(c.CHECKPOINT, labels)
     yield _plain(c.CHECKPOINT_LOADED, gateway.judge_loaded_at)
+    yield _plain(c.CHECKPOINT_REFUSED, bool(gateway.refused))
 
 
 def _knowledge(gateway: Gateway) -> Iterator[Family]:

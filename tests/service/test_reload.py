@@ -14,6 +14,7 @@ from models.engines.port import Scores
 from models.manifest import SHIPPED, load_manifest, save_manifest
 from service.access.keys import key_hash, key_id, new_key
 from service.http.admin import create_admin
+from service.metrics.state import State
 from service.reload import follow_checkpoint, reload
 from tests.service.conftest import Door, OverlapEngine, judge_on
 from tests.service.processes import serving
@@ -111,6 +112,11 @@ async def test_wrong_canaries_refuse_a_checkpoint(door: Door, folder: Path) -> N
     assert "4-Excellent" in found.checkpoint.detail
     assert engine.closed
     assert (await door.post("/v1/score", BODY)).json()["results"][0]["tier"] == "4-Excellent"
+    registry = door.gateway.metrics.registry
+    registry.register(State(door.gateway))
+    assert registry.get_sample_value("tierwise_checkpoint_refused") == 1
+    await reload(door.gateway, opening(OverlapEngine()))
+    assert registry.get_sample_value("tierwise_checkpoint_refused") == 0
 
 
 @pytest.mark.parametrize("engine", ["onnx-int8", "vllm"])
