@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from models.deadline import Deadline
     from models.manifest import Manifest
     from service.pipeline import Judge
+    from service.shadow import Trial
 
 TURNED, PAIR = "turned", "pair"
 # Probes by hand only, but for those that wait for an engine.
@@ -102,13 +103,15 @@ def judges_on(checkpoint: Path) -> tuple[Judge, list[Judge]]:
 
 
 @asynccontextmanager
-async def served(checkpoint: Path, **settings: Any) -> AsyncIterator[Served]:
+async def served(checkpoint: Path, trial: Trial | None = None, **settings: Any) -> AsyncIterator[Served]:
     """The three judges behind the HTTP door, all tested; probes after that by hand."""
     chosen: dict[str, Any] = {"deadline_ms": 60_000, "health": QUIET, **settings}
     base, adapters = judges_on(checkpoint)
     configured = Settings(checkpoint=checkpoint, **chosen)
-    gateway = assemble(configured, base, Fetcher(None, 1.0), embedded=True, adapters=adapters)
-    watch = asyncio.create_task(gateway.health.watch())
+    gateway = assemble(configured, base, Fetcher(None, 1.0), embedded=True, adapters=adapters, trial=trial)
+    tasks = [asyncio.create_task(gateway.health.watch())]
+    if gateway.shadow is not None:
+        tasks.append(asyncio.create_task(gateway.shadow.run()))
     async with asyncio.timeout(20):
         async for ready in gateway.health.changes():
             if ready:
@@ -121,6 +124,7 @@ async def served(checkpoint: Path, **settings: Any) -> AsyncIterator[Served]:
         async with httpx.AsyncClient(transport=transport, base_url="http://tierwise") as client:
             yield Served(gateway, client, *engines)
     finally:
-        watch.cancel()
-        await asyncio.gather(watch, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await gateway.close()

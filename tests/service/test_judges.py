@@ -18,8 +18,11 @@ from service.http.app import create_app
 from service.http.door import HttpDoor
 from service.metrics.state import State
 from service.settings import Settings
+from service.shadow import Trial
 from service.sockets import listen_on, reserve
+from tests.service.conftest import OverlapEngine, judge_on
 from tests.service.judges import PAIR, TURNED, Served, judges_on, served
+from tests.service.test_shadow import counted, value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -236,6 +239,26 @@ async def _talk(door: Door) -> None:
             await client.score("abcd", items, model="garden")
     door.abort()
     await serving
+
+
+async def test_a_candidate_checkpoint_is_compared_with_the_base_alone(checkpoint: Path) -> None:
+    """What an adapter answered says nothing of a candidate for what it lies over."""
+    async with served(checkpoint, Trial(judge_on(checkpoint, OverlapEngine()), None, 1.0)) as three:
+        await asyncio.sleep(0.05)  # the candidate's canaries
+        for name in (TURNED, PAIR, None):
+            await three.ask(name)
+        await counted(three.gateway, 1, "compared")
+        assert value(three.gateway, "tierwise_shadow_items_total", outcome="same") == 2
+        assert value(three.gateway, "tierwise_shadow_items_total") == 2
+
+
+async def test_a_candidate_index_is_tried_with_the_judge_that_answered(checkpoint: Path) -> None:
+    """Other knowledge that changes nothing flips no tier of any judge."""
+    async with served(checkpoint, Trial(None, Fetcher(None, 1.0), 1.0)) as three:
+        for name in (TURNED, PAIR, None):
+            await three.ask(name)
+        await counted(three.gateway, 3, "compared")
+        assert value(three.gateway, "tierwise_shadow_items_total", outcome="same") == 6
 
 
 def test_the_manifest_of_a_base_says_so(checkpoint: Path) -> None:

@@ -23,7 +23,7 @@ from tests.models.engines.vllm_server.conftest import Peer, folder, logprobs, ma
 from tests.service.test_shadow import counted, value
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from models.manifest import Manifest
@@ -48,12 +48,12 @@ def next_of(manifest: Manifest, folder: Path) -> Manifest:
 
 
 @asynccontextmanager
-async def running(at: Path, servers: list[Peer], **settings: Any) -> AsyncIterator[Gateway]:
+async def running(
+    at: Path, servers: list[Peer], adapters: Mapping[str, Path] | None = None, **settings: Any
+) -> AsyncIterator[Gateway]:
     """The gateway that these settings give, watched and ready."""
-    urls = [server.url for server in servers]
-    gateway = open_gateway(
-        Settings(checkpoint=at, engine="vllm-server", vllm={"urls": urls}, deadline_ms=60_000, **settings)
-    )
+    vllm: Any = {"urls": [server.url for server in servers], "adapters": adapters or {}}
+    gateway = open_gateway(Settings(checkpoint=at, engine="vllm-server", vllm=vllm, deadline_ms=60_000, **settings))
     tasks = [asyncio.create_task(gateway.health.watch())]
     if gateway.shadow is not None:
         tasks.append(asyncio.create_task(gateway.shadow.run()))
@@ -67,11 +67,11 @@ async def running(at: Path, servers: list[Peer], **settings: Any) -> AsyncIterat
         await gateway.close()
 
 
-async def ask(gateway: Gateway) -> dict[str, Any]:
+async def ask(gateway: Gateway, **also: str) -> dict[str, Any]:
     """The answer to one request."""
     transport = httpx.ASGITransport(create_app(gateway))
     async with httpx.AsyncClient(transport=transport, base_url="http://tierwise") as client:
-        answer: dict[str, Any] = (await client.post("/v1/score", json=BODY)).raise_for_status().json()
+        answer: dict[str, Any] = (await client.post("/v1/score", json=BODY | also)).raise_for_status().json()
         return answer
 
 
