@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from models.evaluation import charts
+from models.evaluation.bootstrap import Estimate
 from models.evaluation.markup import Markup, element
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from models.evaluation.bootstrap import Estimate
     from models.evaluation.reports import (
         AttackFigures,
         Choice,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         System,
     )
 
+NOTHING: Final = Estimate(value=None, low=None, high=None)  # a figure that a system does not have
 LABELS: Final[Mapping[str, str]] = {
     "ndcg@10": "nDCG@10",
     "auc": "AUC, mean over queries",
@@ -94,7 +95,7 @@ def figures_table(systems: Sequence[System], *, shared: bool) -> Markup:
     shown = [s for s in known if any(n in s.figures for n in names)]
     head = element("tr", element("th", "figure"), *(element("th", s.name, class_="number") for s in shown))
     rows = (
-        element("tr", element("td", figure_label(n), class_="name"), *(_cell(s.figures[n]) for s in shown))
+        element("tr", element("td", figure_label(n), class_="name"), *(_cell(s.figures.get(n, NOTHING)) for s in shown))
         for n in names
     )
     notes = (element("p", f"{s.name}: {s.note}", class_="dim") for s in systems if s.note and shared)

@@ -109,9 +109,9 @@ def tier_statistics(sample: Sample, judged: Judged) -> dict[str, Statistic]:
     return result
 
 
-def system(name: str, draws: Mapping[str, Draws]) -> System:
+def system(name: str, draws: Mapping[str, Draws], note: str = "") -> System:
     """A system's figures with their intervals."""
-    return System(name=name, figures={figure: d.estimate() for figure, d in draws.items()})
+    return System(name=name, figures={figure: d.estimate() for figure, d in draws.items()}, note=note)
 
 
 def difference(first: str, second: str, a: Mapping[str, Draws], b: Mapping[str, Draws]) -> Difference:

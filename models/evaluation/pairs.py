@@ -2,7 +2,8 @@
 
 Judgements (.jsonl, .csv, .parquet; human grades, items looked up in a catalogue):
     query, product_id (or item_id), rating (or grade): whole number, K - 1 is the best tier, 0 the worst;
-    optional: cluster (near-duplicate queries share one; default: the query itself), context (or chunk): text.
+    optional: cluster (near-duplicate queries share one; default: the query itself), context (or chunk): text,
+    and for each rater a column with that person's grade: rater_1_rating, rater_2_rating (any word before the number).
 Labelled pairs (.jsonl, .csv, .parquet; what `tierwise train bootstrap` writes):
     query, tier (a tier's name or label), the item's fields (title, brand, category, attributes, description) flat or
     under `item`; optional: id, cluster, context (or chunk), kind.
@@ -10,8 +11,9 @@ Labelled pairs (.jsonl, .csv, .parquet; what `tierwise train bootstrap` writes):
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -31,9 +33,20 @@ if TYPE_CHECKING:
     from models.rows import Row
 
 
+_RATER: Final = re.compile(r"(?:.*_)?\d+_rating")
+
+
 @dataclass(frozen=True, slots=True)
 class LabelledPair:
-    """A pair and the tier it should get. `tier` is a column, 0 is best; `kind` is what its row says, if anything."""
+    """A pair and the tier it should get.
+
+    Attributes:
+        tier: column, 0 is best.
+        cluster: near-duplicate queries share one.
+        chunk: knowledge about the query, if the row brings any.
+        kind: what its row says, if anything.
+        raters: the grade that each rater gave, 0 is worst, NaN where one gave none; empty when none is known.
+    """
 
     query: str
     id: str
@@ -42,6 +55,7 @@ class LabelledPair:
     cluster: str
     chunk: str | None = None
     kind: str = ""
+    raters: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +106,7 @@ def read_judgements(path: Path, catalogue: Mapping[str, Product], tiers: int) ->
     """
     pairs: dict[tuple[str, str], LabelledPair] = {}
     absent: dict[str, str] = {}
+    raters: dict[str, int] = {}  # column -> rater's number; a column may be empty in the first rows
     for place, row in read_rows(path):
         query = _text(place, row, "query")
         product_id = _text(place, row, "product_id", "item_id")
@@ -102,7 +117,13 @@ def read_judgements(path: Path, catalogue: Mapping[str, Product], tiers: int) ->
             absent.setdefault(product_id, place)
             continue
         pairs[query, product_id] = LabelledPair(
-            query, product_id, catalogue[product_id].item(), tier, _cluster(row, query), _chunk(row)
+            query,
+            product_id,
+            catalogue[product_id].item(),
+            tier,
+            _cluster(row, query),
+            _chunk(row),
+            raters=_raters(place, row, raters, tiers),
         )
     if absent:
         first, place = next(iter(absent.items()))
@@ -153,15 +174,27 @@ def _text(place: str, row: Row, *columns: str) -> str:
     return str(value).strip()
 
 
-def _grade(place: str, row: Row, tiers: int) -> int:
-    text = _text(place, row, "rating", "grade")
+def _grade(place: str, row: Row, tiers: int, *columns: str) -> int:
+    text = _text(place, row, *(columns or ("rating", "grade")))
     try:
         grade = float(text)
     except ValueError:
         grade = -1.0
     if grade not in range(tiers):
-        raise DataError(f"{place}: the grade {text!r} is not a whole number from 0 (worst) to {tiers - 1} (best)")
+        name = f" of {columns[0]}" if columns else ""
+        raise DataError(f"{place}: the grade {text!r}{name} is not a whole number from 0 (worst) to {tiers - 1} (best)")
     return int(grade)
+
+
+def _raters(place: str, row: Row, raters: dict[str, int], tiers: int) -> tuple[float, ...]:
+    """Each rater's grade, in the order in which the file brings them up."""
+    columns = [name for name in row if _RATER.fullmatch(name)]
+    for name in columns:
+        raters.setdefault(name, len(raters))
+    grades = [float("nan")] * len(raters)
+    for name in columns:
+        grades[raters[name]] = float(_grade(place, row, tiers, name))
+    return tuple(grades)
 
 
 def _cluster(row: Row, query: str) -> str:

@@ -26,6 +26,8 @@ from models.evaluation.evaluate import (
 from models.evaluation.figures import measure
 from models.evaluation.pairs import Sample
 from models.evaluation.progress import counting
+from models.evaluation.raters import NAME as HUMAN
+from models.evaluation.raters import rater_draws
 from models.evaluation.reports import Calibration, Comparison, CrossFit, Data, Evaluation, Subject, System
 from models.evaluation.scoring import rationale_of, score_pairs
 
@@ -101,6 +103,7 @@ async def evaluate(
     known = {name: scores for name, scores in rankings.items() if not isinstance(scores, str)}
     count = counting(progress, "bootstrap, others", resamples * len(known))
     others = {name: bootstrap.draw(ranking_statistics(sample, scores, good), count) for name, scores in known.items()}
+    human = rater_draws(pairs, judge.manifest, resamples=resamples, progress=progress)
     worst = []
     rows = worst_first(sample, judged, limit=WORST)
     for done, row in enumerate(rows, start=1):
@@ -108,11 +111,14 @@ async def evaluate(
         worst.append(pair_view(pairs[row], row, judged, rationale))
         progress("rationales", done, len(rows))
     name = judge.manifest.name
+    people = []
+    if human is not None:
+        people.append(system(HUMAN, human[0], f"each rater against the mean of the others, {human[1]:,} pairs"))
     absent = [System(name=n, figures={}, note=why) for n, why in rankings.items() if isinstance(why, str)]
     return Evaluation(
         subject=subject_of(judge, index),
         data=data,
-        systems=(system(name, own), *(system(n, draws) for n, draws in others.items()), *absent),
+        systems=(system(name, own), *(system(n, draws) for n, draws in others.items()), *people, *absent),
         differences=tuple(difference(name, n, own, draws) for n, draws in others.items()),
         confusion=integer_confusion(sample, judged.verdicts.tiers),
         confusion_argmax=integer_confusion(sample, judged.argmax),

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
-from models.evaluation.blocks import ATTACK_HEAD, attack_cells, figure_label, interval, number, signed
+from models.evaluation.blocks import ATTACK_HEAD, NOTHING, attack_cells, figure_label, interval, number, signed
 from models.evaluation.reports import AttackReport, Calibration, Comparison, Evaluation
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _figures(systems: Sequence[System]) -> list[RenderableType]:
         if names:
             table = Table("ranking" if shared else "tiers", *(Column(escape(s.name)) for s in shown), box=SIMPLE_HEAD)
             for name in names:
-                table.add_row(Text(figure_label(name)), *(_estimate(s.figures[name]) for s in shown))
+                table.add_row(Text(figure_label(name)), *(_estimate(s.figures.get(name, NOTHING)) for s in shown))
             parts.append(table)
     return [*parts, *(Text(f"{s.name}: {s.note}", style="yellow") for s in systems if s.note)]
 
