@@ -2,6 +2,10 @@
 
 Knows nothing about what the columns mean. Empty cells and nulls are left out of a row, so that a missing and an empty
 value are the same thing to every reader above.
+
+retrieval/rows.py reads the same formats for another contract: there a bad line is a row with its problem, because an
+index of a million documents must not stop at one, while a figure or a model made without a bad row is a wrong one. The
+packages do not import each other, and one reader for both would need a fourth package and both kinds of ending.
 """
 
 from __future__ import annotations

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 PAGE: Final = 10  # items on a result page
-GOOD_PAGE: Final = 0.8  # share of Good items; papers give no cut-offs, these are ours (docs/evaluation.md)
-MID_PAGE: Final = 0.5
+MID_PAGE: Final = 0.5  # share of Good items from which a page is fine; papers give none, ours (docs/evaluation.md)
 
 
 def ndcg(scores: Floats, grades: Ints, cutoff: int = PAGE) -> float:
