@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from models.evaluation.reports import (
         AttackFigures,
         Choice,
+        ChunkFigures,
         Data,
         Difference,
         Flip,
         PairView,
+        ProbeReport,
         Separation,
         Subject,
         System,
@@ -199,6 +201,30 @@ def attack_cells(figures: AttackFigures) -> list[str]:
 def attack_table(rows: Iterable[AttackFigures]) -> Markup:
     """Trials and lifted items, a row each."""
     return table(["", *ATTACK_HEAD], [[r.kind, *attack_cells(r)] for r in rows])
+
+
+PROBE_HEAD: Final = ("chunk", "rows", "accuracy", "minus none, paired", "accuracy, argmax", "minus none, paired")
+
+
+def probe_cells(f: ChunkFigures) -> list[str]:
+    """A row under `PROBE_HEAD`."""
+    return [
+        f.chunk,
+        f"{f.rows:,}",
+        f"{number(f.accuracy.value)} {interval(f.accuracy)}",
+        f"{signed(f.change.value)} {interval(f.change)}" if f.change else "",
+        f"{number(f.accuracy_argmax.value)} {interval(f.accuracy_argmax)}",
+        f"{signed(f.change_argmax.value)} {interval(f.change_argmax)}" if f.change_argmax else "",
+    ]
+
+
+def consistency_line(report: ProbeReport) -> str:
+    """Rule consistency in words."""
+    e = report.rule_consistency
+    if e.value is None:
+        return "No rationale could be decoded: rule consistency is unknown."
+    told = f"{number(e.value)} {interval(e)} of {report.decoded:,} decoded rationales"
+    return f"Rule consistency: {told} give verdicts that allow their own tier."
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:

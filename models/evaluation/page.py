@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from models.evaluation import blocks, charts
 from models.evaluation.blocks import figure_label, interval, number, plot, plots, section, signed, tiles
 from models.evaluation.markup import Markup, element
-from models.evaluation.reports import AttackReport, Calibration, Comparison, Evaluation
+from models.evaluation.reports import AttackReport, Calibration, Comparison, Evaluation, ProbeReport
 
 if TYPE_CHECKING:
     from models.evaluation.reports import CrossFit, Report
@@ -29,6 +29,8 @@ def render(report: Report) -> str:
             title, body = f"Calibration of {report.subject.checkpoint}", _calibration(report)
         case AttackReport():
             title, body = f"Attacks on {report.subject.checkpoint}", _attacks(report)
+        case ProbeReport():
+            title, body = f"Context probes of {report.subject.checkpoint}", _probes(report)
     style = element("style", Markup(_STYLE.read_text(encoding="utf-8")))
     head = element("head", _HEAD, element("title", title), style)
     return f"<!doctype html>\n{element('html', head, element('body', element('h1', title), *body), lang='en')}\n"
@@ -196,3 +198,25 @@ def _attacks(report: AttackReport) -> list[Markup]:
         head = ["attack", "query", "item", "score before", "after"]
         parts.append(section("Lifted furthest", "", blocks.table(head, lifted)))
     return parts
+
+
+def _probes(report: ProbeReport) -> list[Markup]:
+    heads = {f.chunk: f for f in report.by_chunk}
+    changes = [(f"{f.chunk} minus none", f.change) for f in report.by_chunk if f.change is not None]
+    return [
+        blocks.subject_line(report.subject),
+        blocks.data_line(report.data),
+        tiles({f"accuracy, {n}": (number(f.accuracy.value), interval(f.accuracy)) for n, f in heads.items()}),
+        section(
+            "What a chunk does",
+            "Below, differences on the same probes; coloured where the interval excludes zero.",
+            blocks.table(blocks.PROBE_HEAD, [blocks.probe_cells(f) for f in report.by_chunk]),
+            plots(plot("Accuracy against no chunk", "cumulative tiers", charts.forest_chart(changes))),
+        ),
+        section("Rationales", "", element("p", blocks.consistency_line(report))),
+        section(
+            "Misled",
+            "Right without a chunk, wrong with the misleading one.",
+            blocks.pairs_table(report.misled, report.subject.tiers),
+        ),
+    ]

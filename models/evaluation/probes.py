@@ -14,25 +14,28 @@ import numpy as np
 
 from models.errors import DataError
 from models.evaluation.bootstrap import RESAMPLES, Bootstrap, mean_statistic
-from models.evaluation.evaluate import Judged
+from models.evaluation.evaluate import Judged, pair_view
 from models.evaluation.figures import DECODED, rule_consistency, share_of
 from models.evaluation.pairs import Sample, read_labelled
 from models.evaluation.progress import counting, silent
+from models.evaluation.reports import ChunkFigures, ProbeReport
 from models.evaluation.scoring import score_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from models.evaluation.bootstrap import Draws, Statistic
+    from models.evaluation.bootstrap import Draws, Estimate, Statistic
     from models.evaluation.pairs import LabelledPair
     from models.evaluation.progress import Progress
+    from models.evaluation.reports import Data, Subject
     from models.evaluation.scoring import Judge
     from models.manifest import Tier
 
 VARIANTS: Final = ("none", "right", "useless", "misleading")
+_SHOWN: Final = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,52 @@ async def probe_figures(
         consistency=draws["consistency"],
         decoded=int((~np.isnan(consistent)).sum()),
     )
+
+
+async def probe(
+    judge: Judge,
+    pairs: Sequence[LabelledPair],
+    data: Data,
+    subject: Subject,
+    *,
+    resamples: int = RESAMPLES,
+    progress: Progress = silent,
+) -> ProbeReport:
+    """Figures on a context test set as a report, with the rows that a misleading chunk turned wrong.
+
+    Raises:
+        EngineError: the engine did not answer for a pair.
+    """
+    found = await probe_figures(judge, pairs, resamples=resamples, progress=progress)
+    tiers = found.judged.verdicts.tiers
+    without = {p.cluster for n, p in enumerate(pairs) if p.kind == "none" and tiers[n] == p.tier}
+    misled = [
+        pair_view(p, n, found.judged)
+        for n, p in enumerate(pairs)
+        if p.kind == "misleading" and tiers[n] != p.tier and p.cluster in without
+    ]
+    return ProbeReport(
+        subject=subject,
+        data=data,
+        by_chunk=tuple(
+            ChunkFigures(
+                chunk=v,
+                rows=sum(p.kind == v for p in pairs),
+                accuracy=found.accuracy[v].estimate(),
+                change=_change(found.accuracy, v),
+                accuracy_argmax=found.argmax[v].estimate(),
+                change_argmax=_change(found.argmax, v),
+            )
+            for v in VARIANTS
+        ),
+        rule_consistency=found.consistency.estimate(),
+        decoded=found.decoded,
+        misled=tuple(misled[:_SHOWN]),
+    )
+
+
+def _change(draws: Mapping[str, Draws], variant: str) -> Estimate | None:
+    return None if variant == VARIANTS[0] else (draws[variant] - draws[VARIANTS[0]]).estimate()
 
 
 def _by_chunk(pairs: Sequence[LabelledPair], right: NDArray[np.bool_]) -> dict[str, Statistic]:

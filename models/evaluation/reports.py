@@ -233,4 +233,27 @@ class AttackReport(_Frozen):
         return not self.crashes and not self.reserved and self.overall.share <= self.limit
 
 
-Report = Evaluation | Comparison | Calibration | AttackReport
+class ChunkFigures(_Frozen):
+    """Accuracy with one kind of chunk; `change` is it minus the accuracy without a chunk, paired over probes."""
+
+    chunk: str
+    rows: int
+    accuracy: Estimate
+    change: Estimate | None
+    accuracy_argmax: Estimate
+    change_argmax: Estimate | None
+
+
+class ProbeReport(_Frozen):
+    """`tierwise eval --probes`."""
+
+    kind: Literal["probes"] = "probes"
+    subject: Subject
+    data: Data
+    by_chunk: tuple[ChunkFigures, ...]
+    rule_consistency: Estimate
+    decoded: int
+    misled: tuple[PairView, ...]
+
+
+Report = Evaluation | Comparison | Calibration | AttackReport | ProbeReport

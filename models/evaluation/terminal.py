@@ -10,8 +10,19 @@ from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
-from models.evaluation.blocks import ATTACK_HEAD, NOTHING, attack_cells, figure_label, interval, number, signed
-from models.evaluation.reports import AttackReport, Calibration, Comparison, Evaluation
+from models.evaluation.blocks import (
+    ATTACK_HEAD,
+    NOTHING,
+    PROBE_HEAD,
+    attack_cells,
+    consistency_line,
+    figure_label,
+    interval,
+    number,
+    probe_cells,
+    signed,
+)
+from models.evaluation.reports import AttackReport, Calibration, Comparison, Evaluation, ProbeReport
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +46,8 @@ def render(report: Report) -> RenderableType:
             parts = _calibration(report)
         case AttackReport():
             parts = _attacks(report)
+        case ProbeReport():
+            parts = _probes(report)
     return Group(*parts)
 
 
@@ -105,6 +118,13 @@ def _attacks(report: AttackReport) -> list[RenderableType]:
         *(Text(f"reserved id: {text}", style="red") for text in report.reserved),
         Text.assemble(f"Lifted {report.overall.share:.2%} of trials, limit {report.limit:.0%}: ", verdict),
     ]
+
+
+def _probes(report: ProbeReport) -> list[RenderableType]:
+    table = Table(*PROBE_HEAD, box=SIMPLE_HEAD)
+    for figures in report.by_chunk:
+        table.add_row(*(Text(cell) for cell in probe_cells(figures)))
+    return [_subject(report.subject), _data(report.data), table, Text(consistency_line(report))]
 
 
 def _subject(subject: Subject) -> Text:

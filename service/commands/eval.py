@@ -14,8 +14,11 @@ from models.evaluation.attack_run import IRRELEVANT_PAIRS, run_attacks
 from models.evaluation.baselines import BaselineMissingError, SentenceEncoder, bm25_scores, full_text, short_text
 from models.evaluation.bootstrap import RESAMPLES
 from models.evaluation.pairs import read_labelled
+from models.evaluation.probes import probe, read_probes
+from models.evaluation.reports import AttackReport
+from models.evaluation.runs import data_of, subject_of
 from models.evaluation.runs import evaluate as run_evaluation
-from models.evaluation.runs import subject_of
+from models.manifest import file_hash
 from service.measuring import EXPECTED, columns_of, judgements, opened, progress_bars, publish, stop, with_chunks
 from service.settings import EngineName, SettingsError, load_settings
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from models.catalogue import Product
     from models.evaluation.pairs import LabelledPair
     from models.evaluation.progress import Progress
-    from models.evaluation.reports import AttackReport, Evaluation
+    from models.evaluation.reports import Evaluation, ProbeReport, Report
     from models.evaluation.runs import Ranking
     from models.prompt import Item
     from service.settings import Settings
@@ -52,6 +55,9 @@ def evaluate(
     attack_pairs: Annotated[
         Path, typer.Option(help="Irrelevant pairs to attack: query and item fields. Real products if not given.")
     ] = IRRELEVANT_PAIRS,
+    probes: Annotated[
+        Path | None, typer.Option(help="Context test set of `tierwise data probes`, instead of judgements.")
+    ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint folder; the shipped one if not given.")] = None,
     engine: Annotated[EngineName | None, typer.Option(help="Engine behind the port.")] = None,
     knowledge: Annotated[Path | None, typer.Option(help="Knowledge snapshot; no chunks if not given.")] = None,
@@ -62,7 +68,7 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write every figure here.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write a self-contained page here.")] = None,
 ) -> None:
-    """Measure a checkpoint: on human judgements, or under attack.
+    """Measure a checkpoint: on human judgements, under attack, or with chunks that help and mislead.
 
     `tierwise eval --judgements grades.csv --catalogue products.parquet --html report.html`
 
@@ -75,24 +81,40 @@ def evaluate(
 
     Writes label names, instructions, markers, reserved tokens, invisible characters and 100 kB fields into items that
     are Irrelevant, and counts those lifted to a Good band. Exit status 1 when a limit is broken.
+
+    `tierwise eval --probes probes.jsonl`
+
+    Accuracy with the chunk that tells the withheld fact, with none, a useless and a misleading one, their paired
+    differences, and how often a rationale's verdicts allow the tier that it explains.
     """
     try:
         settings = load_settings(checkpoint=checkpoint, engine=engine, knowledge=knowledge)
+        report: Report
         with progress_bars() as progress:
             if attacks:
-                attacked = asyncio.run(_attack(settings, attack_pairs, progress))
+                report = asyncio.run(_attack(settings, attack_pairs, progress))
+            elif probes is not None:
+                report = asyncio.run(_probe(settings, probes, progress, resamples=resamples))
             elif judgements_file is None or catalogue is None:
-                raise SettingsError("give --judgements with --catalogue, or --attacks")
+                raise SettingsError("give --judgements with --catalogue, or --attacks, or --probes")
             else:
                 products = read_catalogue(catalogue, attributes=attributes, columns=columns_of(columns))
                 report = asyncio.run(
                     _evaluate(settings, judgements_file, products, progress, encoder=encoder, resamples=resamples)
                 )
-        publish(attacked if attacks else report, json_file, html_file)
+        publish(report, json_file, html_file)
     except EXPECTED as error:
         stop("eval", error)
-    if attacks and not attacked.passed:
+    if isinstance(report, AttackReport) and not report.passed:
         raise typer.Exit(1)
+
+
+async def _probe(settings: Settings, file: Path, progress: Progress, *, resamples: int) -> ProbeReport:
+    async with opened(settings) as judge:
+        tiers = judge.manifest.tiers
+        pairs = read_probes(file, tiers)
+        data = data_of(file.name, file_hash(file), pairs, len(tiers))
+        return await probe(judge, pairs, data, subject_of(judge, None), resamples=resamples, progress=progress)
 
 
 async def _attack(settings: Settings, file: Path, progress: Progress) -> AttackReport:

@@ -69,6 +69,40 @@ def test_check_and_split(rows: Path, tmp_path: Path) -> None:
     assert run("check", *map(str, sides)).exit_code == 0
 
 
+def test_rationales(rows: Path, tmp_path: Path) -> None:
+    """Every row is written in its place, the verdicts are counted, and a second run finds nothing left to do."""
+    out = tmp_path / "explained.jsonl"
+    result = run("rationales", str(rows), "--output", str(out))
+    assert result.exit_code == 0, result.output
+    read = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [r["query"] for r in read] == [json.loads(line)["query"] for line in rows.read_text().splitlines()]
+    explained = [r for r in read if "verdicts" in r]
+    assert f"from the rules: {len(explained)}" in result.output
+    assert f"{20 - len(explained)} of this run have no verdicts" in result.output
+    assert all(r["rules"] and r["reason"] for r in explained)
+    again = run("rationales", str(rows), "--output", str(out))
+    assert "20 of them by an earlier run" in again.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--teacher", "http://127.0.0.1:9/v1"), "--teacher and --model go together"),
+        (("--rules", "gone.yaml"), "gone.yaml"),
+        (("--output", "ROWS"), "name another --output"),
+    ],
+)
+def test_rationales_say_what_is_wrong(rows: Path, tmp_path: Path, arguments: tuple[str, ...], told: str) -> None:
+    """One line and exit status 2; nothing is written."""
+    before = rows.read_bytes()
+    output = () if "--output" in arguments else ("--output", str(tmp_path / "out.jsonl"))
+    result = run("rationales", str(rows), *output, *(str(rows) if a == "ROWS" else a for a in arguments))
+    assert result.exit_code == 2
+    assert told in result.output
+    assert rows.read_bytes() == before
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 def test_check_names_the_line(tmp_path: Path) -> None:
     """A bad row is shown with its line, and the exit status says that training on it would be wrong."""
     bad = written(tmp_path / "bad.jsonl", [{"query": "q", "title": "t", "tier": "4"}, {"query": "q", "tire": "4"}])

@@ -186,10 +186,11 @@ def test_eval_without_the_extra_says_what_is_missing(folder: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ((), "give --judgements with --catalogue, or --attacks"),
+        ((), "give --judgements with --catalogue, or --attacks, or --probes"),
         (("--judgements", "gone.csv", "--catalogue", "gone.csv"), "gone.csv does not exist"),
         (("--judgements", "j.csv", "--catalogue", "c.csv", "--columns", "title"), "not of the form field=column"),
         (("--attacks", "--checkpoint", "nowhere"), "nowhere is not a checkpoint"),
+        (("--probes", "gone.jsonl"), "gone.jsonl does not exist"),
         (("--attacks", "--knowledge", "nowhere"), "nowhere"),
     ],
 )
@@ -216,6 +217,27 @@ def test_attacks_fail_the_command_when_a_limit_is_broken(folder: Path) -> None:
     assert result.exit_code == int(share > report["limit"])
     assert ("FAILED" in result.output) == (result.exit_code == 1)
     assert report["crashes"] == report["reserved"] == []
+
+
+def test_probes_are_told_by_kind_of_chunk(folder: Path) -> None:
+    """Four accuracies, three paired differences and rule consistency, in the table, the JSON and the page."""
+    out, source = folder / "probes.json", folder / "probes.jsonl"
+    rows = [
+        {"query": q, "title": f"{w} {q}", "tier": "4", "kind": kind, "cluster": w, "context": chunk}
+        for q, w in zip(WORDS, reversed(WORDS), strict=True)
+        for kind, chunk in (("none", ""), ("right", f"{w} {q}"), ("useless", "stone"), ("misleading", w))
+    ]
+    source.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    arguments = ("--probes", source, "--checkpoint", folder / "a", "--resamples", 100)
+    result = run("eval", *arguments, "--json", out, "--html", folder / "probes.html")
+    assert result.exit_code == 0, result.output
+    report = json.loads(out.read_text())
+    assert report["kind"] == "probes"
+    assert [f["chunk"] for f in report["by_chunk"]] == ["none", "right", "useless", "misleading"]
+    assert [f["change"] is None for f in report["by_chunk"]] == [True, False, False, False]
+    assert report["decoded"] == len(rows)
+    assert "Rule consistency" in result.output
+    assert "misleading minus none" in (folder / "probes.html").read_text()
 
 
 def test_compare_sets_b_beside_a(folder: Path) -> None:
