@@ -93,6 +93,12 @@ class Worker:
         return Check(self.name, ok=self.report["ok"], detail=failing or "ready")
 
     @property
+    def judges(self) -> tuple[Check, ...]:
+        """What it said about its adapters."""
+        said = self.report["judges"] if self.report else ()
+        return tuple(Check(f"{self.name}: {c['name']}", c["ok"], c["detail"]) for c in said)
+
+    @property
     def wrong(self) -> bool:
         """Whether it is up and answers its canaries wrongly."""
         checks = self.report["checks"] if self.report and self.answered.is_set() else ()
@@ -160,7 +166,8 @@ class Crew:
         draining = self._stop.asked.is_set()
         drain = Check("drain", not draining, "shutting down" if draining else "taking requests")
         checks = [w.check for w in self.workers]
-        return HealthReport(ok=not draining and any(c.ok for c in checks), checks=(drain, *checks))
+        judges = tuple(judge for worker in self.workers for judge in worker.judges)
+        return HealthReport(ok=not draining and any(c.ok for c in checks), checks=(drain, *checks), judges=judges)
 
     async def metrics(self) -> CollectorRegistry:
         """Sums over workers, those that have ended included, and each one's gauges."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,8 +14,12 @@ import httpx
 import pytest
 
 from models.engines.onnx.cores import cores
+from service.health import Check
+from service.server import Stop
 from service.settings import Settings
+from service.sockets import listen_on, open_ports
 from service.worker import share_of
+from service.workers import Crew
 from tests.service.processes import PATIENCE_SECONDS, Service, eventually, serving
 
 if TYPE_CHECKING:
@@ -144,3 +149,24 @@ def test_threads_are_divided_on_purpose() -> None:
     assert share_of(Settings(workers=4, threads=2)).threads == 1
     assert share_of(Settings(workers=1)).threads == cores()
     assert share_of(Settings(workers=4, threads=8, engine="vllm-server")).threads == 8
+
+
+async def test_the_crew_shows_each_worker_s_adapters() -> None:
+    """One that a worker refuses is named with the worker and takes nobody's readiness away."""
+    with contextlib.ExitStack() as held:
+        ports = held.enter_context(open_ports(Settings(http_port=0, grpc_port=0, admin_port=0)))
+        inner = held.enter_context(listen_on("admin_port", "127.0.0.1", 0))
+        async with httpx.AsyncClient() as client:
+            crew = Crew(Settings(), ports, [inner], Stop(), client)
+    crew.workers[0].report = {
+        "ok": True,
+        "checks": [{"name": "self-test", "ok": True, "detail": ""}],
+        "judges": [{"name": "toys", "ok": False, "detail": "canary"}, {"name": "garden", "ok": True, "detail": ""}],
+    }
+    report = crew.readiness()
+    assert report.ok
+    assert report.judges == (
+        Check("worker-0: toys", ok=False, detail="canary"),
+        Check("worker-0: garden", ok=True, detail=""),
+    )
+    assert not crew.workers[0].wrong  # a restart would not mend it
