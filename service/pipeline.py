@@ -28,7 +28,7 @@ from service.reply import (
     Versions,
 )
 from service.request import Call, Priority
-from service.rows import EXPIRED, LEFT_OUT, OK, STATUSES, prompt_tokens, unscored
+from service.rows import EXPIRED, FAILED, LEFT_OUT, OK, prompt_tokens, unscored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -297,15 +297,16 @@ class Pipeline:
 
 def _degraded(answered: Answered) -> tuple[Degraded, ...]:
     rows, fetched = answered.rows, answered.fetched
-    statuses = {STATUSES[status] for status in rows["status"].tolist()}
-    if ItemStatus.OK not in statuses:
-        if ItemStatus.FAILED in statuses:
+    statuses = set(rows["status"].tolist())
+    if OK not in statuses:
+        if FAILED in statuses:
             raise NotReadyError("the engine failed on every item", retry_after_ms=1000)
         raise DeadlineError("the deadline passed before any item was scored; allow more time or send fewer items")
-    why = {LEFT_OUT[reason] for reason in rows["left_out"][rows["status"] == EXPIRED].tolist()}
+    late = EXPIRED in statuses
+    why = {LEFT_OUT[reason] for reason in rows["left_out"][rows["status"] == EXPIRED].tolist()} if late else set()
     flags = {
         Degraded.DEADLINE: None in why,
-        Degraded.ENGINE: ItemStatus.FAILED in statuses,
+        Degraded.ENGINE: FAILED in statuses,
         Degraded.CONTEXT: fetched.failed and not fetched.skipped,
         Degraded.NO_RETRIEVAL: fetched.skipped,
         Degraded.CACHE_ONLY: Degraded.CACHE_ONLY in why,

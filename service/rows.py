@@ -28,6 +28,7 @@ Rows: TypeAlias = NDArray[np.void]
 STATUSES: Final = tuple(ItemStatus)  # a record's status is a position in here
 OK: Final = STATUSES.index(ItemStatus.OK)
 EXPIRED: Final = STATUSES.index(ItemStatus.EXPIRED)
+FAILED: Final = STATUSES.index(ItemStatus.FAILED)
 LEFT_OUT: Final = (None, Degraded.CACHE_ONLY, Degraded.FIRST_ITEMS)  # a record's reason is a position in here
 _BITS: Final[dict[str, int]] = {name: 1 << n for n, name in enumerate(get_args(FieldName))}
 

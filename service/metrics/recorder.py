@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # half of all series, and nobody asks them
 
+Child = TypeVar("Child", Counter, Histogram)
+
 MOST_TENANTS: Final = 50  # with a label of their own; those that come later share one
 OTHER: Final = "other"
 PROBES: Final = frozenset({"/livez", "/readyz"})  # a kubelet's requests would water down every ratio
@@ -40,17 +42,17 @@ class Metrics:
     def __init__(self, budget_seconds: float = 1.0) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._requests = self._counter(c.REQUESTS)
-        self._seconds = self._histogram(c.REQUEST_SECONDS, c.edges(budget_seconds))
-        self._deadlines = self._counter(c.DEADLINES)
+        self._requests = Children(self._counter(c.REQUESTS))
+        self._seconds = Children(self._histogram(c.REQUEST_SECONDS, c.edges(budget_seconds)))
+        self._deadlines = Children(self._counter(c.DEADLINES))
         self._used = self._histogram(c.DEADLINE_USED, c.SHARES)
         self._stage = Children(self._histogram(c.STAGE_SECONDS, c.LADDER))
-        self._items = self._counter(c.ITEMS)
-        self._tokens = self._counter(c.TOKENS)
-        self._cached = self._counter(c.CACHED_ITEMS)
-        self._degraded = self._counter(c.DEGRADED)
-        self._chunks = self._counter(c.CHUNKS)
-        self._tiers = self._counter(c.TIERS)
+        self._items = Children(self._counter(c.ITEMS))
+        self._tokens = Children(self._counter(c.TOKENS))
+        self._cached = Children(self._counter(c.CACHED_ITEMS))
+        self._degraded = Children(self._counter(c.DEGRADED))
+        self._chunks = Children(self._counter(c.CHUNKS))
+        self._tiers = Children(self._counter(c.TIERS))
         self._truncated = self._counter(c.TRUNCATED)
         self._score, self._margin, self._mass = Sums(c.SCORE), Sums(c.MARGIN), Sums(c.LABEL_MASS)
         for sums in (self._score, self._margin, self._mass):
@@ -63,10 +65,10 @@ class Metrics:
         if path in PROBES:
             return
         name = self._tenant(tenant)
-        self._requests.labels(door, path, str(status), name).inc()
-        self._seconds.labels(door, path).observe(seconds)
+        self._requests[door, path, str(status), name].inc()
+        self._seconds[door, path].observe(seconds)
         if status in (REFUSED, MISSED):
-            self._deadlines.labels("refused" if status == REFUSED else "missed", name).inc()
+            self._deadlines["refused" if status == REFUSED else "missed", name].inc()
 
     def judged(self, request: ScoreRequest, call: Call, fetched: Fetched, judged: Judged, judge: Judge) -> None:
         """The pipeline judged a request; see `service.pipeline.Observer`."""
@@ -75,27 +77,27 @@ class Metrics:
         self._time(call, tenant, judged)
         self._take(checkpoint, tenant, judged.results)
         usage = judged.usage
-        self._tokens.labels("computed", tenant).inc(usage.prompt_tokens - usage.cached_tokens)
-        self._tokens.labels("reused", tenant).inc(usage.cached_tokens)
-        self._cached.labels(tenant).inc(usage.cached_items)
+        self._tokens["computed", tenant].inc(usage.prompt_tokens - usage.cached_tokens)
+        self._tokens["reused", tenant].inc(usage.cached_tokens)
+        self._cached[tenant,].inc(usage.cached_items)
         for flag in judged.degraded:
-            self._degraded.labels(flag).inc()
-        self._chunks.labels(_chunk(fetched)).inc()
+            self._degraded[flag,].inc()
+        self._chunks[_chunk(fetched),].inc()
 
     def _time(self, call: Call, tenant: str, judged: Judged) -> None:
         for stage, milliseconds in call.timings_ms.items():
-            self._stage[stage].observe(milliseconds / 1000.0)
+            self._stage[stage,].observe(milliseconds / 1000.0)
         total, left = call.timings_ms["total"] / 1000.0, call.deadline.remaining()
         if left < float("inf"):
             self._used.observe(total / (total + left) if left else 2.0 * c.SHARES[-1])
         outcome = "late" if left == 0.0 else "met" if PARTIAL.isdisjoint(judged.degraded) else "partial"
-        self._deadlines.labels(outcome, tenant).inc()
+        self._deadlines[outcome, tenant].inc()
 
     def _take(self, checkpoint: str, tenant: str, results: Sequence[ItemResult]) -> None:
         for status, count in Tally([r.status for r in results]).items():
-            self._items.labels(status, tenant).inc(count)
+            self._items[status, tenant].inc(count)
         for tier, count in Tally([r.tier for r in results if r.tier is not None]).items():
-            self._tiers.labels(checkpoint, tier).inc(count)
+            self._tiers[checkpoint, tier].inc(count)
         self._score.add(checkpoint, [r.score for r in results if r.score is not None])
         self._margin.add(checkpoint, [r.margin for r in results if r.margin is not None])
         self._mass.add(checkpoint, [r.label_mass for r in results if r.label_mass is not None])
@@ -116,15 +118,16 @@ class Metrics:
         return Histogram(metric.name, metric.help, metric.labels, buckets=buckets, registry=self.registry)
 
 
-class Children(dict[str, Histogram]):
-    """Children of a histogram with one label, by its value: looking one up by itself costs as much as observing."""
+class Children(dict[tuple[str, ...], Child]):
+    """A metric's children by their label values: looking one up in the metric itself costs as much as counting."""
 
-    def __init__(self, histogram: Histogram) -> None:
+    def __init__(self, metric: Child) -> None:
         super().__init__()
-        self._histogram = histogram
+        self._metric: Child = metric
 
-    def __missing__(self, value: str) -> Histogram:
-        child = self[value] = self._histogram.labels(value)
+    def __missing__(self, values: tuple[str, ...]) -> Child:
+        child: Child = self._metric.labels(*values)
+        self[values] = child
         return child
 
 
