@@ -111,6 +111,12 @@ async def cut_off(stage: Stage) -> None:
     stage.proxy.reset()
 
 
+async def slow_to_close(stage: Stage) -> None:
+    """The process is gone, and connections to it take seconds to say so."""
+    stage.proxy.linger = 5.0
+    stage.engine.kill()
+
+
 async def garbled(stage: Stage) -> None:
     """Answers arrive in pieces that are no answer."""
     stage.proxy.rewrite = lambda part: part[: len(part) // 2] + b"\x00"
@@ -122,12 +128,12 @@ async def changed(stage: Stage) -> None:
     stage.proxy.rewrite = lambda part: part.replace(b'":-0', b'":-7') if b"top_logprobs" in part else part
 
 
-FAULTS = (killed, stopped, late, silent, cut_off, garbled, changed)
+FAULTS = (killed, stopped, late, silent, cut_off, slow_to_close, garbled, changed)
 
 
 async def mend(stage: Stage, fault: Callable[[Stage], Awaitable[None]]) -> None:
     """Undo a fault."""
-    if fault is killed:
+    if fault in {killed, slow_to_close}:
         stage.engine.start()
     if fault is stopped:
         stage.engine.signal(signal.SIGCONT)
