@@ -126,3 +126,8 @@ def trainer(base: Base, config: DistillConfig) -> SoftLabelTrainer:
         base=base,
         temperature=config.temperature,
     )
+
+
+def record(config: DistillConfig) -> dict[str, Any]:
+    """Whose probabilities the checkpoint has learned."""
+    return {"teacher": load_manifest(config.teacher).checkpoint_id if config.teacher else "rows"}

@@ -42,8 +42,15 @@ def run_stage(stage: str, config: StageConfig, progress: Progress) -> dict[str, 
     prepared(config, stage)
     trainer = trainer_of(base, config, progress)
     train(trainer, config)
-    record = dpo.record(config) if isinstance(config, DpoConfig) else {}
-    return finish(trainer, base, config, {"method": stage, "rows": len(trainer.train_dataset), **record})
+    found = record(config)
+    return finish(trainer, base, config, {"method": stage, "rows": len(trainer.train_dataset), **found})
+
+
+def record(config: StageConfig) -> dict[str, Any]:
+    """What a stage wants remembered beside its settings."""
+    if isinstance(config, DpoConfig):
+        return dpo.record(config)
+    return distill.record(config) if isinstance(config, DistillConfig) else {}
 
 
 def estimate_stage(config: StageConfig, progress: Progress) -> Estimate:

@@ -22,6 +22,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from models.engines.onnx.architecture import read_architecture
 from models.errors import CheckpointError, TrainingError
+from models.manifest import MANIFEST_NAME, load_manifest
 from models.train.data.schema import read_training_rows
 from models.train.release import release
 from models.train.stages.adapter import ADAPTER, describe_adapter, save_adapter
@@ -252,10 +253,10 @@ def finish(trainer: Any, base: Base, config: StageConfig, record: dict[str, Any]
     adapted = save_adapter(model, config.output / ADAPTER)
     write_checkpoint(model, base, folder)
     rows = read_training_rows(config.valid, base.manifest.tiers) if config.valid else []
+    paths = {name for name, value in config if isinstance(value, Path)}
     training = {
-        "base": config.base,
-        "from": base.manifest.name,
-        "settings": config.model_dump(mode="json", exclude={"base", "output", "train", "valid"}),
+        "settings": config.model_dump(mode="json", exclude={"base", *paths}),
+        **origin(base, config),
         "libraries": {name: version(name) for name in ("torch", "transformers", "trl")},
         **record,
     }
@@ -266,6 +267,14 @@ def finish(trainer: Any, base: Base, config: StageConfig, record: dict[str, Any]
     report = measured(folder, base, manifest, rows) if rows else {}
     (config.output / REPORT).write_text(json.dumps({"figures": report, "training": training}, indent=1) + "\n")
     return report
+
+
+def origin(base: Base, config: StageConfig) -> dict[str, Any]:
+    """What a run started from, for the manifest: ids and records, never a path of the machine it ran on."""
+    if not (base.folder / MANIFEST_NAME).is_file():
+        return {"base": base.folder.name if Path(config.base).is_dir() else config.base}
+    known = load_manifest(base.folder)
+    return {"base": known.checkpoint_id, "before": known.training}
 
 
 def write_checkpoint(model: Any, base: Base, folder: Path) -> None:

@@ -144,3 +144,13 @@ def test_lora(run_settings: Callable[..., dict[str, Any]], tiny: Path) -> None:
     for name, weight in over.merge_and_unload().state_dict().items():
         if name in names:
             assert torch.equal(weight.bfloat16(), names[name])
+
+
+def test_record_names_no_path(run_settings: Callable[..., dict[str, Any]], tiny: Path) -> None:
+    """A checkpoint remembers its base by id, with the base's own record, and no folder of the machine that made it."""
+    config = SftConfig(**run_settings(max_steps=1))
+    trained(config)
+    training = load_manifest(config.output / run.CHECKPOINT).training
+    assert training["base"] == load_manifest(tiny).checkpoint_id
+    assert training["before"] == load_manifest(tiny).training
+    assert str(tiny.parent) not in json.dumps(training)
