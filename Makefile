@@ -6,7 +6,7 @@ ARGS ?=
 CATALOGUE ?=
 JUDGEMENTS ?=
 
-SOURCES := service retrieval models tests bench scripts
+SOURCES := service retrieval models tests bench scripts deploy
 IMAGE ?= tierwise
 TARGET ?= cpu
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
