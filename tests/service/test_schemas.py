@@ -54,6 +54,7 @@ def test_an_attribute_of_another_kind_is_refused(value: Any) -> None:
         {"deadline_ms": True},
         {"deadline_ms": float("inf")},
         {"top_n": 0},
+        {"model": ""},
         {"top_n": 1.0},
         {"extra": 1},
     ],
@@ -67,10 +68,11 @@ def test_a_body_outside_the_schema_is_refused(change: dict[str, Any]) -> None:
 def test_a_full_body_becomes_the_one_request_type() -> None:
     """Every field arrives where the pipeline looks for it."""
     item = {"id": "a", "title": "t", "brand": "b", "category": "c", "attributes": {"n": 1}, "description": "d"}
-    body = {"query": "q", "items": [item], "context": {"text": "x"}, "deadline_ms": 5, "top_n": 1}
+    body = {"query": "q", "items": [item], "context": {"text": "x"}, "deadline_ms": 5, "top_n": 1, "model": "toys"}
     request = ScoreBody.model_validate(body).request()
     assert request.candidates[0].item == Item("t", brand="b", category="c", attributes="n 1", description="d")
     assert (request.query, request.candidates[0].id, request.context, request.top_n) == ("q", "a", OwnContext("x"), 1)
+    assert request.model == "toys"
 
 
 def test_documents_become_items_by_one_rule() -> None:

@@ -37,6 +37,7 @@ bodies = st.fixed_dictionaries(
         "context": st.sampled_from(["auto", "none"]) | st.fixed_dictionaries({"text": texts}),
         "deadline_ms": st.floats(-1, 4e6),
         "top_n": st.integers(-1, 5),
+        "model": texts.filter(bool),  # an empty one is no field to protobuf
     },
 )
 
@@ -47,7 +48,7 @@ def message_of(body: dict[str, Any]) -> pb.ScoreRequest:
     context = body.get("context", "auto")
     if isinstance(context, dict):
         context = OwnContextBody.model_construct(**context)
-    rest = {"deadline_ms": None, "top_n": None, **body, "items": made, "context": context}
+    rest = {"deadline_ms": None, "top_n": None, "model": None, **body, "items": made, "context": context}
     return score_message(ScoreBody.model_construct(**rest))
 
 
@@ -81,12 +82,14 @@ def test_a_message_survives_the_wire(body: dict[str, Any]) -> None:
 
 
 def test_an_explanation_is_a_request_for_one_item() -> None:
-    """The item, the context and the query arrive."""
+    """The item, the context, the query and the judge arrive."""
     item = ItemBody(id="a", title="t", attributes={"size": 2, "new": True, "ports": ["HDMI", "USB"]})
     asked = explain_request(
-        explain_message(ExplainBody(query="q", item=item, context=OwnContextBody(text="known"), deadline_ms=5))
+        explain_message(
+            ExplainBody(query="q", item=item, context=OwnContextBody(text="known"), deadline_ms=5, model="toys")
+        )
     )
-    assert asked == ScoreRequest("q", (item.candidate(),), OwnContext("known"))
+    assert asked == ScoreRequest("q", (item.candidate(),), OwnContext("known"), model="toys")
 
 
 @pytest.mark.parametrize(
