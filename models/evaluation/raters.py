@@ -1,9 +1,12 @@
-"""How one human rater scores against the others: what a judge can be asked to reach.
+"""How one human rater scores: what a judge can be asked to reach, from both sides.
 
-Leave one out: each rater's own grades rank and tier the pairs, as a judge's do, and the mean of the pair's other
-raters, rounded to the nearest grade (a half goes up), is the truth. A rater's turn counts the pairs that at least one
-other one graded; the figures of all turns are averaged, resample by resample. The truth is not the one that judges are
-held to, and the pairs may be fewer: the line stands beside theirs, and no difference to it is taken.
+Each rater's own grades rank and tier the pairs, as a judge's do, and the figures of all raters' turns are averaged,
+resample by resample. A turn counts the pairs that at least one other rater graded. Two lines, because neither alone is
+fair:
+
+- against the others (leave one out): the truth is the mean of the pair's other raters, rounded (a half goes up).
+  Nothing of the rater is in it, but it is rougher than the final grade that judges are held to: hard on people;
+- against the final grade: the judges' own truth, of which the rater's grade is a part: it flatters people.
 """
 
 from __future__ import annotations
@@ -28,18 +31,24 @@ if TYPE_CHECKING:
     from models.evaluation.progress import Progress
     from models.manifest import Manifest
 
-NAME: Final = "one human rater"
+OTHERS: Final = "rater v. others"
+FINAL: Final = "rater v. final"
+NOTES: Final = {
+    OTHERS: "each human rater against the rounded mean of the others",
+    FINAL: "each human rater against the final grade, of which the rater's is a part",
+}
 _FEWEST: Final = 2  # raters of a pair, and pairs of a rater's turn
 
 
 def rater_draws(
-    pairs: Sequence[LabelledPair], manifest: Manifest, *, resamples: int, progress: Progress
+    pairs: Sequence[LabelledPair], manifest: Manifest, against: str, *, resamples: int, progress: Progress
 ) -> tuple[dict[str, Draws], int] | None:
     """A person's figures, by the same definitions as a judge's; those of probabilities are not among them.
 
     Args:
         pairs: whose `raters` hold each rater's grade, 0 is worst, NaN where that rater gave none.
         manifest: names the tiers and says which are Good.
+        against: OTHERS or FINAL.
         resamples: of the bootstrap; the same clusters give the same resamples as a judge's.
         progress: told of the bootstrap.
 
@@ -50,11 +59,11 @@ def rater_draws(
     grades = np.array([[*p.raters, *[np.nan] * (width - len(p.raters))] for p in pairs], dtype=np.float64)
     sample = Sample.of(pairs, len(manifest.tiers))
     bootstrap = Bootstrap(sample.clusters, resamples=resamples)
-    turns = [turn for own in range(width) if (turn := _turn(sample, grades, own, manifest)) is not None]
+    turns = [turn for own in range(width) if (turn := _turn(sample, grades, own, manifest, against)) is not None]
     found = []
     for done, (statistics, _) in enumerate(turns, start=1):
         found.append(bootstrap.draw(statistics))
-        progress("human raters", done, len(turns))
+        progress(against, done, len(turns))
     if not found:
         return None
     counted = np.any([rows for _, rows in turns], axis=0)
@@ -78,17 +87,19 @@ def _mean_of_defined(samples: Sequence[NDArray[np.float64]]) -> NDArray[np.float
 
 
 def _turn(
-    sample: Sample, grades: NDArray[np.float64], own: int, manifest: Manifest
+    sample: Sample, grades: NDArray[np.float64], own: int, manifest: Manifest, against: str
 ) -> tuple[dict[str, Statistic], NDArray[np.bool_]] | None:
-    """Statistics of one rater against the others, and the pairs that count, bool [n]; None when too few do."""
+    """Statistics of one rater's turn, and the pairs that count, bool [n]; None when too few do."""
     others = np.delete(grades, own, axis=1)
     rated = ~np.isnan(others)
     counts = ~np.isnan(grades[:, own]) & rated.any(axis=1)
     if counts.sum() < _FEWEST:
         return None
     rows = np.flatnonzero(counts)
-    mean = np.nansum(others[rows], axis=1) / rated[rows].sum(axis=1)
-    truth = sample.tiers - 1 - np.floor(mean + 0.5).astype(np.int64)
+    truth = sample.truth[rows]
+    if against == OTHERS:
+        mean = np.nansum(others[rows], axis=1) / rated[rows].sum(axis=1)
+        truth = sample.tiers - 1 - np.floor(mean + 0.5).astype(np.int64)
     chosen = sample.tiers - 1 - grades[rows, own].astype(np.int64)
     # Queries are numbered anew: those of which no pair counts are not there.
     part = replace(sample, queries=_renumbered(sample.queries[rows]), clusters=sample.clusters[rows], truth=truth)

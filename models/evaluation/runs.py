@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models import tiers
-from models.evaluation import calibration
+from models.evaluation import calibration, raters
 from models.evaluation.bootstrap import RESAMPLES, Bootstrap
 from models.evaluation.compare import flip_counts, flips, side_by_side
 from models.evaluation.evaluate import (
@@ -26,8 +26,6 @@ from models.evaluation.evaluate import (
 from models.evaluation.figures import measure
 from models.evaluation.pairs import Sample
 from models.evaluation.progress import counting
-from models.evaluation.raters import NAME as HUMAN
-from models.evaluation.raters import rater_draws
 from models.evaluation.reports import Calibration, Comparison, CrossFit, Data, Evaluation, Subject, System
 from models.evaluation.scoring import rationale_of, score_pairs
 
@@ -103,7 +101,6 @@ async def evaluate(
     known = {name: scores for name, scores in rankings.items() if not isinstance(scores, str)}
     count = counting(progress, "bootstrap, others", resamples * len(known))
     others = {name: bootstrap.draw(ranking_statistics(sample, scores, good), count) for name, scores in known.items()}
-    human = rater_draws(pairs, judge.manifest, resamples=resamples, progress=progress)
     worst = []
     rows = worst_first(sample, judged, limit=WORST)
     for done, row in enumerate(rows, start=1):
@@ -111,9 +108,11 @@ async def evaluate(
         worst.append(pair_view(pairs[row], row, judged, rationale))
         progress("rationales", done, len(rows))
     name = judge.manifest.name
-    people = []
-    if human is not None:
-        people.append(system(HUMAN, human[0], f"each rater against the mean of the others, {human[1]:,} pairs"))
+    people = [
+        system(line, human[0], f"{note}, {human[1]:,} pairs")
+        for line, note in raters.NOTES.items()
+        if (human := raters.rater_draws(pairs, judge.manifest, line, resamples=resamples, progress=progress))
+    ]
     absent = [System(name=n, figures={}, note=why) for n, why in rankings.items() if isinstance(why, str)]
     return Evaluation(
         subject=subject_of(judge, index),

@@ -12,7 +12,7 @@ from models.catalogue import Product
 from models.errors import DataError
 from models.evaluation import page, runs, terminal
 from models.evaluation.pairs import LabelledPair, read_judgements
-from models.evaluation.raters import NAME, rater_draws
+from models.evaluation.raters import FINAL, OTHERS, rater_draws
 from models.prompt import Item
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def rated(*raters: tuple[float, ...]) -> list[LabelledPair]:
 def test_raters_who_agree_are_perfect(manifest: Manifest) -> None:
     """Every figure is 1 where everybody says the same."""
     pairs = rated((3, 3, 3), (3, 3, 3), (0, 0, 0), (1, 1, 1), (2, 2, NAN), (0, 0, 0))
-    found = rater_draws(pairs, manifest, resamples=20, progress=silent)
+    found = rater_draws(pairs, manifest, OTHERS, resamples=20, progress=silent)
     assert found is not None
     draws, counted = found
     assert counted == 6
@@ -49,20 +49,28 @@ def test_raters_who_agree_are_perfect(manifest: Manifest) -> None:
 def test_one_is_held_against_the_mean_of_the_others(manifest: Manifest) -> None:
     """Worked out by hand: truths are the rounded means of the two others, a half goes up."""
     pairs = rated((3, 2, 2), (0, 0, 0))
-    found = rater_draws(pairs, manifest, resamples=5, progress=silent)
+    found = rater_draws(pairs, manifest, OTHERS, resamples=5, progress=silent)
     assert found is not None
     # Turns: 3 against 2 (wrong), 2 against 2.5 -> 3 (wrong), the same again; 0 against 0 is right each time.
     assert found[0]["accuracy"].value == pytest.approx(0.5)
 
 
+def test_the_final_grade_is_the_judges_truth(manifest: Manifest) -> None:
+    """Two of three turns agree with the final grade of the first pair, all with that of the second."""
+    pairs = [replace(p, tier=t) for p, t in zip(rated((3, 2, 3), (0, 0, 0)), (0, 3), strict=True)]
+    found = rater_draws(pairs, manifest, FINAL, resamples=5, progress=silent)
+    assert found is not None
+    assert found[0]["accuracy"].value == pytest.approx((1 + 0.5 + 1) / 3)
+
+
 def test_pairs_of_one_rater_do_not_count(manifest: Manifest) -> None:
     """Nobody is held against themselves; without a second rater there is no line."""
     pairs = rated((3, NAN), (0, 0), (3, 3), (NAN, NAN))
-    found = rater_draws(pairs, manifest, resamples=5, progress=silent)
+    found = rater_draws(pairs, manifest, OTHERS, resamples=5, progress=silent)
     assert found is not None
     assert found[1] == 2
-    assert rater_draws(rated((3,), (0,)), manifest, resamples=5, progress=silent) is None
-    assert rater_draws(rated((), ()), manifest, resamples=5, progress=silent) is None
+    assert rater_draws(rated((3,), (0,)), manifest, OTHERS, resamples=5, progress=silent) is None
+    assert rater_draws(rated((), ()), manifest, OTHERS, resamples=5, progress=silent) is None
 
 
 async def test_the_line_stands_beside_the_judge(judge: Judge, pairs: list[LabelledPair]) -> None:
@@ -70,13 +78,13 @@ async def test_the_line_stands_beside_the_judge(judge: Judge, pairs: list[Labell
     own = [replace(p, raters=(float(3 - p.tier), float(3 - p.tier), NAN)) for p in pairs]
     data = runs.data_of("j.csv", "0" * 64, own, 4)
     report = await runs.evaluate(judge, own, data, {"flat": np.zeros(len(own))}, silent, resamples=20)
-    assert [s.name for s in report.systems] == ["tiny", "flat", NAME]
+    assert [s.name for s in report.systems] == ["tiny", "flat", OTHERS, FINAL]
     assert [d.second for d in report.differences] == ["flat"]
-    human = report.systems[-1]
+    human = report.systems[2]
     assert human.figures["ndcg@10"].value == pytest.approx(1.0)
     assert "32 pairs" in human.note
     assert "macro_f1_argmax" not in human.figures  # a person gives no probabilities
-    assert NAME in page.render(report)
+    assert OTHERS in page.render(report)
     assert terminal.render(report) is not None
 
 
