@@ -260,7 +260,10 @@ def assemble(
         observers=[metrics, *([shadow] if shadow else [])],
     )
     others = {one.manifest.name: base.with_judge(one, _cache(settings, one, beside=cache)) for one in adapters}
-    tests = [SelfTest(one.judge, settings.health, one.cache.trust if one.cache else None) for one in others.values()]
+    tests = [
+        SelfTest(one.judge, settings.health, one.cache.trust if one.cache else None, base=judge)
+        for one in others.values()
+    ]
     return Gateway(
         settings=settings,
         judges=Judges(base, others),

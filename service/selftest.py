@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from models.deadline import Deadline
@@ -31,6 +32,7 @@ class SelfTest:
         judge: whose canaries are sent.
         settings: when probes are sent, and how many count.
         trust: told after each probe that was answered whether it was answered rightly.
+        base: what an adapter lies over; its canaries must come out otherwise there, else they prove nothing.
 
     Attributes:
         tested: set once known pairs score right for the first time.
@@ -40,7 +42,14 @@ class SelfTest:
         silent: why it is taken for one that does not answer; empty when it answers.
     """
 
-    def __init__(self, judge: Judge, settings: HealthSettings, trust: Callable[[bool], None] | None = None) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        settings: HealthSettings,
+        trust: Callable[[bool], None] | None = None,
+        *,
+        base: Judge | None = None,
+    ) -> None:
         self.judge = judge
         self.tested = asyncio.Event()
         self.concluded = asyncio.Event()
@@ -49,6 +58,8 @@ class SelfTest:
         self.silent = ""
         self._settings = settings
         self._trust = trust or (lambda _: None)
+        # Other labels are other numbers: there is nothing to compare.
+        self._base = base if base and base.manifest.label_token_ids == judge.manifest.label_token_ids else None
         self._misses = self._hits = 0  # probes in a row
         self._wrong = 0
         self._proved = time.monotonic()
@@ -96,12 +107,27 @@ class SelfTest:
         try:
             if not self.tested.is_set():
                 await judge.engine.warm_up()  # may take minutes; nobody is served meanwhile
-            found = await probe(judge, Deadline.after(self._settings.probe_timeout_seconds * 1000.0))
+            found = await self._ask(judge)
         except EngineError as error:
             found = Probe(silent=f"the engine does not answer: {error}")
         if judge is self.judge:  # what is found of an earlier one says nothing of this one
             self._note(found, busy=judge.engine.health().steps != before)
         self.looked = True
+
+    async def _ask(self, judge: Judge) -> Probe:
+        limit = self._settings.probe_timeout_seconds * 1000.0
+        found = await probe(judge, Deadline.after(limit))
+        if self._base is None or not found.right:
+            return found
+        without = await probe(replace(judge, engine=self._base.engine), Deadline.after(limit))
+        if without.right:
+            return Probe(
+                wrong=("its canaries come out right without it too: record a pair that the base answers otherwise",)
+            )
+        if not without.wrong:
+            return without
+        self._base = None  # they can tell; that is looked at once
+        return found
 
     def doubt(self) -> None:
         """What it lies over answers wrongly: nothing that was scored since its last good probe is kept."""

@@ -9,6 +9,7 @@ import pytest
 
 from models.errors import EngineUnavailableError
 from models.manifest import load_manifest
+from models.tiers import softmax
 from service import errors
 from service.client import Client, Item
 from service.fetch import Fetcher
@@ -21,7 +22,7 @@ from service.settings import Settings
 from service.shadow import Trial
 from service.sockets import listen_on, reserve
 from tests.service.conftest import OverlapEngine, judge_on
-from tests.service.judges import PAIR, TURNED, Served, judges_on, served
+from tests.service.judges import PAIR, TURNED, Served, adapter_on, judges_on, served
 from tests.service.test_shadow import counted, value
 
 if TYPE_CHECKING:
@@ -182,6 +183,19 @@ async def test_traffic_comes_once_every_judge_was_looked_at(checkpoint: Path) ->
     await asyncio.gather(watch, return_exceptions=True)
     await gateway.close()
     assert all(judge.engine.closed for judge in (base, *adapters))  # type: ignore[attr-defined] # the fake engine
+
+
+async def test_canaries_that_the_base_answers_alike_prove_nothing(checkpoint: Path) -> None:
+    """An adapter that was not loaded would pass them, so it is refused, and the message says what to record."""
+    base, _ = judges_on(checkpoint)
+    rows = [softmax(OverlapEngine._row(range(20, 24), range(n, n + 4))[None])[0].tolist() for n in (20, 30)]
+    idle = adapter_on(base, "idle", OverlapEngine(name="overlap+idle"), rows)
+    gateway = assemble(Settings(), base, Fetcher(None, 1.0), embedded=True, adapters=[idle])
+    await gateway.health.probe()
+    assert gateway.health.readiness().ok
+    with pytest.raises(errors.NotReadyError, match="record a pair that the base answers otherwise"):
+        gateway.serving("idle")
+    await gateway.close()
 
 
 async def test_models_lists_every_judge(three: Served) -> None:
