@@ -156,8 +156,8 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for layer in range(layers):
         for target in TARGETS:
             name = f"base_model.model.model.decoder.layers.{layer}.self_attn.{target}"
-            weights[f"{name}.lora_A.weight"] = rng.normal(0, 0.1, (RANK, width)).astype(np.float32)
-            weights[f"{name}.lora_B.weight"] = rng.normal(0, 0.1, (width, RANK)).astype(np.float32)
+            weights[f"{name}.lora_A.weight"] = rng.normal(0, 0.15, (RANK, width)).astype(np.float32)
+            weights[f"{name}.lora_B.weight"] = rng.normal(0, 0.15, (width, RANK)).astype(np.float32)
     save_file(weights, folder / "adapter_model.safetensors")
     settings = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK, "target_modules": list(TARGETS), "bias": "none"}
     (folder / "adapter_config.json").write_text(json.dumps(settings | {"task_type": "CAUSAL_LM"}))
