@@ -159,6 +159,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
         axis.errorbar(values, range(len(names)), xerr=spread, fmt="o", color="#2f6f9f", capsize=3)
         axis.axvline(0, color="#888888", linewidth=0.8)
         axis.set_yticks(range(len(names)), names)
+        axis.locator_params(axis="x", nbins=5)
         axis.set_title(f"{title}\nrow minus bootstrap", fontsize=10)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
