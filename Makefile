@@ -33,7 +33,7 @@ test: .venv/.dev .venv-train/.dev .venv-vllm/.dev ## run every test; nothing is 
 	@scripts/system-packages.sh $(PROGRAMS)
 	@.venv/bin/python scripts/test.py $(ARGS)
 
-chaos: .venv/.dev ## the long forms of the fault, load and soak tests: about half an hour
+chaos: .venv/.dev ## the long forms of the fault, load and soak tests: a quarter to half an hour
 	@scripts/system-packages.sh redis-server:redis-server
 	CHAOS=long nice .venv/bin/python -m pytest -s --timeout 3600 tests/chaos $(ARGS)
 
