@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="at most, for the rows that have several")
     parser.add_argument("--only", nargs="*", help="names of rows")
     parser.add_argument("--precision", default="bfloat16", choices=("bfloat16", "float32"), help="of training")
-    parser.add_argument("--quick", action="store_true", help="a few steps each, nothing put into docs: shows that it works")
+    parser.add_argument("--quick", action="store_true", help="a few steps each, nothing put into docs")
     parser.add_argument("--json", type=Path, help="write every figure here")
     parser.add_argument("--docs", type=Path, help="put the tables between this file's markers")
     parser.add_argument("--plot", type=Path, help="draw the figures here")
