@@ -43,7 +43,6 @@ RL = {
     "log_steps": 5,
 }
 SUPERVISED = {"batch_size": 16, "epochs": 2, "learning_rate": 5e-5}
-BEST = "best"  # as a teacher: the best row on the validation rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class Row:
         settings: beside the shared ones.
         rows: file of the training rows.
         seeds: how often it is run; the first seed's checkpoint is the row's.
-        teacher: row that the stage distils.
+        distils: whether it learns from the row that is best on the validation rows so far.
     """
 
     name: str
@@ -66,7 +65,7 @@ class Row:
     settings: dict[str, Any] = field(default_factory=dict)
     rows: str = "train"
     seeds: int = 1
-    teacher: str | None = None
+    distils: bool = False
 
 
 ROWS = (
@@ -78,7 +77,7 @@ ROWS = (
     Row("dyknow", "dyknow", "rag-sft", {**RL, "pool_confidence": 0.7}, seeds=3),
     Row("agrl", "agrl", "rag-sft", RL),
     Row("srpo", "srpo", "rag-sft", RL),
-    Row("distilled", "distill", "bootstrap", SUPERVISED, rows="unlabelled", teacher=BEST),
+    Row("distilled", "distill", "bootstrap", SUPERVISED, rows="unlabelled", distils=True),
 )
 
 
@@ -99,7 +98,7 @@ class Evidence:
         seeds = 1 if self.args.quick else self.args.seeds
         for seed in range(1, seeds + 1):
             for row in ROWS:
-                if seed <= max(1, min(row.seeds, seeds)) and (self.args.only is None or row.name in self.args.only):
+                if seed <= row.seeds and (self.args.only is None or row.name in self.args.only):
                     self._row(row, seed)
         return {
             "rows": self.results,
@@ -117,9 +116,9 @@ class Evidence:
         path = self.folder / f"{name}.json"
         if not path.is_file():
             print(f"{time.strftime('%H:%M:%S')} {name}", file=sys.stderr, flush=True)
-            minutes = self._train(row, seed, name) if row.stage else 0.0
+            teacher = best_row(self.results) if row.distils else None
+            minutes = self._train(row, seed, name, teacher) if row.stage else 0.0
             found = asyncio.run(measured(self._checkpoint(name), self.sources))
-            teacher = best_row(self.results) if row.teacher == BEST else row.teacher
             found |= {"minutes": round(minutes, 1), "seed": seed, "row": row.name, "teacher": teacher}
             path.write_text(json.dumps(found, indent=1) + "\n")
         self.results[name] = json.loads(path.read_text())
@@ -129,7 +128,7 @@ class Evidence:
             return Path(self.args.base)
         return self.folder / name / "checkpoint"
 
-    def _train(self, row: Row, seed: int, name: str) -> float:
+    def _train(self, row: Row, seed: int, name: str, teacher: str | None) -> float:
         """`tierwise train` in a process of its own; minutes that it took, over all of its starts."""
         output = self.folder / name
         output.mkdir(parents=True, exist_ok=True)
@@ -144,8 +143,7 @@ class Evidence:
             "precision": self.args.precision,
             **row.settings,
         }
-        if row.teacher:
-            teacher = best_row(self.results) if row.teacher == BEST else row.teacher
+        if teacher:
             settings["teacher"] = str(self._checkpoint(teacher))
         if self.args.quick and "max_steps" in settings:
             settings |= {"max_steps": 2, "batch_size": 16, "save_steps": 2, "log_steps": 1, "pool_confidence": 1.0}

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from models.manifest import SHIPPED, load_manifest
@@ -122,10 +122,9 @@ def _unlabelled(groups: Sequence[Group], side: Side, count: int) -> list[Row]:
     rows = []
     for group, n in rng.sample(pairs, min(count, len(pairs))):
         item = visible_item(side.products[n], group.query, rng, bare=False)
-        fields = {name: item.field(name) for name in ("title", "brand", "category", "attributes", "description")}
         chunk = side.cards[group.card].text if group.card is not None else None
         domain = side.products[n].category
-        rows.append(Row(query=group.query.text, item=RowItem(**fields), context=chunk, domain=domain))
+        rows.append(Row(query=group.query.text, item=RowItem(**asdict(item)), context=chunk, domain=domain))
     return rows
 
 

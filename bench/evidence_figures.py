@@ -13,10 +13,10 @@ import numpy as np
 from models.catalogue import read_catalogue
 from models.engines.onnx import OnnxEngine
 from models.evaluation.calibration import choose
-from models.evaluation.figures import measure, rule_consistency
-from models.evaluation.pairs import Sample, read_judgements, read_labelled
+from models.evaluation.figures import judged_pairs, measure, rule_consistency
+from models.evaluation.pairs import read_judgements, read_labelled
 from models.evaluation.probes import probe_figures, read_probes
-from models.evaluation.scoring import Judge, score_pairs
+from models.evaluation.scoring import Judge
 from models.manifest import load_manifest
 from models.prompt import PromptWriter
 from models.tokenizer import FieldTokenizer
@@ -51,8 +51,8 @@ async def measured(checkpoint: Path, sources: Sources) -> dict[str, Any]:
         await engine.warm_up()
         judge = Judge(manifest, tokenizer, PromptWriter(manifest, tokenizer), engine)
         pairs = read_labelled(sources.rows / "calibration.jsonl", manifest.tiers)
-        scored = await score_pairs(judge, pairs)
-        beta, temperature = choose(Sample.of(pairs, len(manifest.tiers)), scored.logprobs)
+        sample, scored, _ = await judged_pairs(judge, pairs)
+        beta, temperature = choose(sample, scored.logprobs)
         manifest = manifest.model_copy(update={"beta": beta, "temperature": temperature})
         judge = Judge(manifest, tokenizer, judge.writer, engine)
         labelled = read_labelled(sources.rows / "valid.jsonl", manifest.tiers)

@@ -14,7 +14,7 @@ from models.evaluation.bootstrap import Draws, mean_statistic
 from models.evaluation.reports import Difference, PairView, ReliabilityBin, SweepPoint, System
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -86,27 +86,40 @@ def ranking_statistics(sample: Sample, scores: NDArray[np.float64], good: NDArra
 
 def tier_statistics(sample: Sample, judged: Judged) -> dict[str, Statistic]:
     """Figures of a judge's tiers and probabilities."""
-    k, truth = sample.tiers, sample.truth
-    chosen, likeliest, probability = judged.verdicts.tiers, judged.argmax, judged.good_probability
-    good = is_good(sample, judged.manifest)
-
-    def matrix(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        return metrics.confusion(truth, chosen, k, weights)
-
-    def matrix_argmax(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        return metrics.confusion(truth, likeliest, k, weights)
-
-    result: dict[str, Statistic] = {
-        "macro_f1": lambda w: metrics.macro_f1(matrix(w)),
-        "macro_f1_argmax": lambda w: metrics.macro_f1(matrix_argmax(w)),
-        "accuracy": lambda w: metrics.accuracy(matrix(w)),
-        "accuracy_argmax": lambda w: metrics.accuracy(matrix_argmax(w)),
-        "quadratic_kappa": lambda w: metrics.quadratic_kappa(matrix(w)),
+    names = [tier.name for tier in judged.manifest.tiers]
+    own, likeliest = (given_statistics(sample, t, names) for t in (judged.verdicts.tiers, judged.argmax))
+    probability, good = judged.good_probability, is_good(sample, judged.manifest)
+    first: dict[str, Statistic] = {
+        "macro_f1": own["macro_f1"],
+        "macro_f1_argmax": likeliest["macro_f1"],
+        "accuracy": own["accuracy"],
+        "accuracy_argmax": likeliest["accuracy"],
+        "quadratic_kappa": own["quadratic_kappa"],
         "calibration_error": lambda w: metrics.calibration_error(probability, good, w),
     }
-    for column, tier in enumerate(judged.manifest.tiers):
-        result[f"f1 {tier.name}"] = lambda w, column=column: float(metrics.f1(matrix(w))[column])  # type: ignore[misc]  # mypy does not type a lambda's default
-    return result
+    return first | own
+
+
+def given_statistics(sample: Sample, given: NDArray[np.int64], names: Sequence[str]) -> dict[str, Statistic]:
+    """Figures of tiers that somebody gave, a judge or a person: macro_f1, accuracy, quadratic_kappa, "f1 TIER" each.
+
+    Args:
+        sample: n pairs.
+        given: tier columns [n].
+        names: K, of the tiers.
+    """
+
+    def matrix(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        return metrics.confusion(sample.truth, given, sample.tiers, weights)
+
+    found: dict[str, Statistic] = {
+        "macro_f1": lambda w: metrics.macro_f1(matrix(w)),
+        "accuracy": lambda w: metrics.accuracy(matrix(w)),
+        "quadratic_kappa": lambda w: metrics.quadratic_kappa(matrix(w)),
+    }
+    for column, name in enumerate(names):
+        found[f"f1 {name}"] = lambda w, column=column: float(metrics.f1(matrix(w))[column])  # type: ignore[misc]  # mypy does not type a lambda's default
+    return found
 
 
 def system(name: str, draws: Mapping[str, Draws], note: str = "") -> System:

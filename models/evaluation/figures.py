@@ -65,9 +65,7 @@ async def measure(
     Raises:
         EngineError: the engine did not answer for a pair.
     """
-    sample = Sample.of(pairs, len(judge.manifest.tiers))
-    scored = await score_pairs(judge, pairs, counting(progress, "scoring", len(pairs)))
-    judged = Judged.of(judge.manifest, scored.logprobs)
+    sample, scored, judged = await judged_pairs(judge, pairs, progress)
     statistics = {
         **ranking_statistics(sample, judged.scores, is_good(sample, judge.manifest)),
         **tier_statistics(sample, judged),
@@ -75,6 +73,18 @@ async def measure(
     count = counting(progress, "bootstrap", resamples)
     draws = await asyncio.to_thread(Bootstrap(sample.clusters, resamples=resamples).draw, statistics, count)
     return Measured(sample, scored, judged, draws)
+
+
+async def judged_pairs(
+    judge: Judge, pairs: Sequence[LabelledPair], progress: Progress = silent
+) -> tuple[Sample, Scored, Judged]:
+    """Labelled pairs as arrays, what the engine gave for them, and the verdicts under the manifest's thresholds.
+
+    Raises:
+        EngineError: the engine did not answer for a pair.
+    """
+    scored = await score_pairs(judge, pairs, counting(progress, "scoring", len(pairs)))
+    return Sample.of(pairs, len(judge.manifest.tiers)), scored, Judged.of(judge.manifest, scored.logprobs)
 
 
 async def rule_consistency(

@@ -15,11 +15,10 @@ import numpy as np
 from models.errors import DataError
 from models.evaluation.bootstrap import RESAMPLES, Bootstrap, mean_statistic
 from models.evaluation.evaluate import Judged, pair_view
-from models.evaluation.figures import DECODED, rule_consistency, share_of
-from models.evaluation.pairs import Sample, read_labelled
+from models.evaluation.figures import DECODED, judged_pairs, rule_consistency, share_of
+from models.evaluation.pairs import read_labelled
 from models.evaluation.progress import counting, silent
 from models.evaluation.reports import ChunkFigures, ProbeReport
-from models.evaluation.scoring import score_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,9 +93,7 @@ async def probe_figures(
     Raises:
         EngineError: the engine did not answer for a pair.
     """
-    sample = Sample.of(pairs, len(judge.manifest.tiers))
-    scored = await score_pairs(judge, pairs, counting(progress, "scoring", len(pairs)))
-    judged = Judged.of(judge.manifest, scored.logprobs)
+    sample, _, judged = await judged_pairs(judge, pairs, progress)
     consistent = await rule_consistency(judge, pairs, judged, limit=rationales, progress=progress)
     statistics = {
         **{f"served {v}": s for v, s in _by_chunk(pairs, judged.verdicts.tiers == sample.truth).items()},

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from models.evaluation import metrics
 from models.evaluation.bootstrap import Bootstrap, Draws
-from models.evaluation.evaluate import ranking_statistics
+from models.evaluation.evaluate import given_statistics, ranking_statistics
 from models.evaluation.pairs import Sample
 
 if TYPE_CHECKING:
@@ -106,25 +105,9 @@ def _turn(
     good = np.array([t.band == "Good" for t in manifest.tiers])[truth]
     statistics = {
         **ranking_statistics(part, grades[rows, own], good),
-        **_tier_statistics(part, chosen, [t.name for t in manifest.tiers]),
+        **given_statistics(part, chosen, [t.name for t in manifest.tiers]),
     }
     return {name: _within(statistic, rows) for name, statistic in statistics.items()}, counts
-
-
-def _tier_statistics(sample: Sample, chosen: NDArray[np.int64], names: Sequence[str]) -> dict[str, Statistic]:
-    """A person gives a tier, not probabilities: one macro-F1 and one accuracy."""
-
-    def matrix(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        return metrics.confusion(sample.truth, chosen, sample.tiers, weights)
-
-    found: dict[str, Statistic] = {
-        "macro_f1": lambda w: metrics.macro_f1(matrix(w)),
-        "accuracy": lambda w: metrics.accuracy(matrix(w)),
-        "quadratic_kappa": lambda w: metrics.quadratic_kappa(matrix(w)),
-    }
-    for column, name in enumerate(names):
-        found[f"f1 {name}"] = lambda w, column=column: float(metrics.f1(matrix(w))[column])  # type: ignore[misc]  # mypy does not type a lambda's default
-    return found
 
 
 def _within(statistic: Statistic, rows: NDArray[np.int64]) -> Statistic:

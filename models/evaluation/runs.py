@@ -23,7 +23,7 @@ from models.evaluation.evaluate import (
     system,
     worst_first,
 )
-from models.evaluation.figures import measure
+from models.evaluation.figures import judged_pairs, measure
 from models.evaluation.pairs import Sample
 from models.evaluation.progress import counting
 from models.evaluation.reports import Calibration, Comparison, CrossFit, Data, Evaluation, Subject, System
@@ -196,9 +196,8 @@ async def calibrate(
         EngineError: the engine did not answer for a pair.
     """
     manifest = judge.manifest
-    sample = Sample.of(pairs, len(manifest.tiers))
-    logprobs = (await score_pairs(judge, pairs, counting(progress, "scoring", len(pairs)))).logprobs
-    before = Judged.of(manifest, logprobs)
+    sample, scored, before = await judged_pairs(judge, pairs, progress)
+    logprobs = scored.logprobs
     separated = calibration.separation(sample, before.scores, manifest)
     calibration.check_separation(separated)
     beta, temperature = calibration.choose(sample, logprobs)
@@ -207,8 +206,8 @@ async def calibrate(
     cross = None
     if human is not None:
         graded = Sample.of(human[0], sample.tiers)
-        scored = await score_pairs(judge, human[0], counting(progress, "scoring judgements", len(human[0])))
-        cross = _cross_fit(graded, scored.logprobs, human[1], before=before, after=after)
+        found = await score_pairs(judge, human[0], counting(progress, "scoring judgements", len(human[0])))
+        cross = _cross_fit(graded, found.logprobs, human[1], before=before, after=after)
     return Calibration(
         subject=subject_of(judge, index),
         data=data,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -79,7 +80,7 @@ def labelled_rows(
                 "kind": group.query.kind,
                 "tier": manifest.tiers[judgement.tier].name,
                 "id": products[n].id,
-                **{name: item.field(name) for name in ("title", "brand", "category", "attributes", "description")},
+                **asdict(item),
                 "context": chunk,
                 "context_use": str(use) if chunk else "",
                 "verdicts": {"category": str(judgement.category), "attributes": dict(judgement.attributes)},
@@ -149,7 +150,7 @@ async def _clearest(
 
 
 def _item_fields(row: dict[str, Any]) -> dict[str, str]:
-    return {name: row.get(name, "") for name in ("title", "brand", "category", "attributes", "description")}
+    return {field.name: row.get(field.name, "") for field in fields(Item)}
 
 
 def _canary(row: dict[str, Any]) -> Canary:

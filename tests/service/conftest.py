@@ -270,6 +270,21 @@ class Door:
         return await self.client.post(path, content=json.dumps(body), headers=headers)
 
 
+@asynccontextmanager
+async def watched(gateway: Gateway) -> AsyncIterator[Gateway]:
+    """A gateway whose watch runs, and its shadow if there is one; closed at the end."""
+    tasks = [asyncio.create_task(gateway.health.watch())]
+    if gateway.shadow is not None:
+        tasks.append(asyncio.create_task(gateway.shadow.run()))
+    try:
+        yield gateway
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await gateway.close()
+
+
 @pytest.fixture
 def open_door(checkpoint: Path) -> Callable[..., AbstractAsyncContextManager[Door]]:
     """Open the HTTP door around the fake engine; settings by keyword."""
@@ -289,19 +304,14 @@ def open_door(checkpoint: Path) -> Callable[..., AbstractAsyncContextManager[Doo
         fetcher = Fetcher(knowledge, budget, {t: Fetcher(k, budget) for t, k in (own or {}).items()})
         gateway = assemble(configured, judge_on(at, engine), fetcher, embedded=True)
         engine.armed = False
-        watch = asyncio.create_task(gateway.health.watch())
-        await gateway.health.tested.wait()
-        engine.armed = True
-        engine.calls.clear()
-        engine.scopes.clear()
-        transport = httpx.ASGITransport(create_app(gateway))
-        try:
+        async with watched(gateway):
+            await gateway.health.tested.wait()
+            engine.armed = True
+            engine.calls.clear()
+            engine.scopes.clear()
+            transport = httpx.ASGITransport(create_app(gateway))
             async with httpx.AsyncClient(transport=transport, base_url="http://tierwise") as client:
                 yield Door(client, gateway, engine)
-        finally:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
-            await gateway.close()
 
     return open_
 

@@ -16,7 +16,7 @@ from service.fetch import Fetcher
 from service.gateway import Gateway, assemble
 from service.http.app import create_app
 from service.settings import Settings
-from tests.service.conftest import OverlapEngine, judge_on
+from tests.service.conftest import OverlapEngine, judge_on, watched
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -109,22 +109,14 @@ async def served(checkpoint: Path, trial: Trial | None = None, **settings: Any) 
     base, adapters = judges_on(checkpoint)
     configured = Settings(checkpoint=checkpoint, **chosen)
     gateway = assemble(configured, base, Fetcher(None, 1.0), embedded=True, adapters=adapters, trial=trial)
-    tasks = [asyncio.create_task(gateway.health.watch())]
-    if gateway.shadow is not None:
-        tasks.append(asyncio.create_task(gateway.shadow.run()))
-    async with asyncio.timeout(20):
-        async for ready in gateway.health.changes():
-            if ready:
-                break
-    engines: list[Any] = [judge.engine for judge in (base, *adapters)]
-    for engine in engines:
-        engine.calls.clear()
-    transport = httpx.ASGITransport(create_app(gateway))
-    try:
+    async with watched(gateway):
+        async with asyncio.timeout(20):
+            async for ready in gateway.health.changes():
+                if ready:
+                    break
+        engines: list[Any] = [judge.engine for judge in (base, *adapters)]
+        for engine in engines:
+            engine.calls.clear()
+        transport = httpx.ASGITransport(create_app(gateway))
         async with httpx.AsyncClient(transport=transport, base_url="http://tierwise") as client:
             yield Served(gateway, client, *engines)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await gateway.close()

@@ -15,7 +15,7 @@ from service.errors import NotReadyError
 from service.gateway import open_judge, open_judges
 from service.reload import reload
 from service.settings import Settings, SettingsError
-from tests.models.engines.vllm_server.conftest import Peer, eventually, folder, manifest, peers
+from tests.models.engines.vllm_server.conftest import Peer, eventually, folder, manifest, peers, turned_canaries
 from tests.service.test_reload_pool import ask, running
 
 if TYPE_CHECKING:
@@ -31,17 +31,7 @@ def toys(folder: Path, manifest: Manifest, tmp_path_factory: pytest.TempPathFact
     made = tmp_path_factory.mktemp("toys")
     for name in FILES:
         (made / name).write_text(name)
-    names = [tier.name for tier in manifest.tiers]
-    canaries = tuple(
-        canary.model_copy(
-            update={
-                "tier": names[(names.index(canary.tier) + 1) % len(names)],
-                "probabilities": tuple(np.roll(canary.probabilities, 1).tolist()),
-            }
-        )
-        for canary in manifest.canaries
-    )
-    save_manifest(adapter_manifest(made, manifest, name="toys", canaries=canaries), made)
+    save_manifest(adapter_manifest(made, manifest, name="toys", canaries=turned_canaries(manifest)), made)
     return made
 
 

@@ -20,6 +20,7 @@ from service.http.app import create_app
 from service.reload import reload
 from service.settings import Settings, SettingsError
 from tests.models.engines.vllm_server.conftest import Peer, folder, logprobs, manifest, peers
+from tests.service.conftest import watched
 from tests.service.test_shadow import counted, value
 
 if TYPE_CHECKING:
@@ -54,17 +55,9 @@ async def running(
     """The gateway that these settings give, watched and ready."""
     vllm: Any = {"urls": [server.url for server in servers], "adapters": adapters or {}}
     gateway = open_gateway(Settings(checkpoint=at, engine="vllm-server", vllm=vllm, deadline_ms=60_000, **settings))
-    tasks = [asyncio.create_task(gateway.health.watch())]
-    if gateway.shadow is not None:
-        tasks.append(asyncio.create_task(gateway.shadow.run()))
-    await gateway.health.tested.wait()
-    try:
+    async with watched(gateway):
+        await gateway.health.tested.wait()
         yield gateway
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await gateway.close()
 
 
 async def ask(gateway: Gateway, **also: str) -> dict[str, Any]:

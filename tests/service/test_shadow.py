@@ -17,7 +17,7 @@ from service.gateway import Gateway, assemble, open_trial
 from service.http.app import create_app
 from service.settings import Settings, SettingsError
 from service.shadow import QUEUE, Trial
-from tests.service.conftest import FakeHit, FakeKnowledge, OverlapEngine, judge_on
+from tests.service.conftest import FakeHit, FakeKnowledge, OverlapEngine, judge_on, watched
 from tests.service.processes import eventually, serving
 
 if TYPE_CHECKING:
@@ -47,16 +47,10 @@ async def shadowed(checkpoint: Path, trial: Trial, live: FakeKnowledge | None = 
     settings = Settings(checkpoint=checkpoint, deadline_ms=60_000)
     gateway = assemble(settings, judge_on(checkpoint, OverlapEngine()), Fetcher(live, 1000), embedded=True, trial=trial)
     assert gateway.shadow is not None
-    tasks = [asyncio.create_task(gateway.health.watch()), asyncio.create_task(gateway.shadow.run())]
-    await gateway.health.tested.wait()
-    await asyncio.sleep(0.05)  # the candidate's canaries
-    try:
+    async with watched(gateway):
+        await gateway.health.tested.wait()
+        await asyncio.sleep(0.05)  # the candidate's canaries
         yield gateway
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await gateway.close()
 
 
 async def ask(gateway: Gateway, *bodies: dict[str, Any]) -> list[int]:

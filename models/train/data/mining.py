@@ -16,7 +16,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from models.errors import DataError
@@ -123,9 +123,8 @@ def mine(
 
 
 def _row(query: str, product: Product, tier: str, source: str) -> Row:
-    item = product.item()
-    fields = {name: item.field(name) for name in ("title", "brand", "category", "attributes", "description")}
-    return Row(query=query, item=RowItem(id=product.id, **fields), tier=tier, source=source)
+    item = RowItem(id=product.id, **asdict(product.item()))
+    return Row(query=query, item=item, tier=tier, source=source)
 
 
 class _Index:

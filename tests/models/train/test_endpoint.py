@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +11,7 @@ from models.errors import TrainingError
 from models.train.data.schema import parse_row
 from models.train.endpoint import ask, judge_steps, teacher_answer
 from models.train.stages.config import Endpoint
+from tests.models.train.chat import ChatServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,45 +19,26 @@ if TYPE_CHECKING:
 ROW = parse_row("here", {"query": "phone case", "title": "laptop case", "tier": "2-Mismatch"})
 
 
-class Scripted(ThreadingHTTPServer):
+class Scripted(ChatServer):
     """Answers every chat completion with the next (status, content) of its script, the last one for ever."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__()
         self.script: list[tuple[int, str]] = [(200, "")]
         self.bodies: list[Any] = []
         self.keys: list[str | None] = []
 
-
-class Handler(BaseHTTPRequestHandler):
-    """Speaks for its server."""
-
-    server: Scripted
-
-    def do_POST(self) -> None:
-        """One chat completion."""
-        self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-        self.server.keys.append(self.headers["authorization"])
-        status, content = self.server.script.pop(0) if len(self.server.script) > 1 else self.server.script[0]
-        body = json.dumps({"choices": [{"message": {"content": content}}]}).encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the standard library's name
-        """Silence."""
+    def reply(self, body: Any, key: str | None) -> tuple[int, Any]:
+        """The next of the script."""
+        self.bodies.append(body)
+        self.keys.append(key)
+        return self.script.pop(0) if len(self.script) > 1 else self.script[0]
 
 
 @pytest.fixture
 def server() -> Iterator[Scripted]:
-    made = Scripted()
-    thread = threading.Thread(target=made.serve_forever)
-    thread.start()
-    yield made
-    made.shutdown()
-    thread.join()
-    made.server_close()
+    with Scripted().answering() as made:
+        yield made
 
 
 @pytest.fixture

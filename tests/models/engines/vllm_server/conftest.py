@@ -264,3 +264,17 @@ async def pool(peers: list[Peer], manifest: Manifest, folder: Path) -> AsyncIter
     yield make
     for engine in engines:
         await engine.close()
+
+
+def turned_canaries(manifest: Manifest) -> tuple[Canary, ...]:
+    """Canaries of a judge that says what this one says, one tier further down: a peer's adapter turned by one."""
+    names = [tier.name for tier in manifest.tiers]
+    return tuple(
+        canary.model_copy(
+            update={
+                "tier": names[(names.index(canary.tier) + 1) % len(names)],
+                "probabilities": tuple(np.roll(canary.probabilities, 1).tolist()),
+            }
+        )
+        for canary in manifest.canaries
+    )

@@ -11,7 +11,7 @@ from models.errors import EngineUnavailableError
 from models.manifest import Manifest
 from models.tiers import softmax
 
-from .conftest import END, Peer, eventually, logprobs
+from .conftest import END, Peer, eventually, logprobs, turned_canaries
 
 PREFIX = [2, 9, 10, 3]
 SUFFIXES = [[n, n + 1, END] for n in range(10, 14)]
@@ -21,17 +21,8 @@ Pool = Callable[..., VllmServerEngine]
 @pytest.fixture
 def toys(manifest: Manifest) -> Manifest:
     """A judge that says what the base says, one tier further down."""
-    names = [tier.name for tier in manifest.tiers]
-    canaries = tuple(
-        canary.model_copy(
-            update={
-                "tier": names[(names.index(canary.tier) + 1) % len(names)],
-                "probabilities": tuple(np.roll(canary.probabilities, 1).tolist()),
-            }
-        )
-        for canary in manifest.canaries
-    )
-    return manifest.model_copy(update={"name": "toys", "base": manifest.checkpoint_id, "canaries": canaries})
+    own = {"name": "toys", "base": manifest.checkpoint_id, "canaries": turned_canaries(manifest)}
+    return manifest.model_copy(update=own)
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +13,7 @@ from models.train.data.rationales import By, Explainer, Rejected, write_rational
 from models.train.data.schema import Row, parse_row, read_training_rows
 from models.train.rulebook import shipped
 from models.train.stages.config import Endpoint
+from tests.models.train.chat import ChatServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,47 +42,30 @@ def always(status: int, content: str) -> Callable[[str, int], tuple[int, Any]]:
     return lambda _query, _call: (status, content)
 
 
-class Teacher(ThreadingHTTPServer):
+class Teacher(ChatServer):
     """Answers every chat completion with what `say` makes of (query, number of the call for it)."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__()
         self.say: Callable[[str, int], tuple[int, Any]] = always(500, "")
         self.calls: list[tuple[str, float, str]] = []
 
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Teacher
-
-    def do_POST(self) -> None:
-        """One chat completion."""
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        prompt = asked["messages"][0]["content"]
+    def reply(self, body: Any, key: str | None) -> tuple[int, Any]:
+        """What `say` makes of it."""
+        del key
+        prompt = body["messages"][0]["content"]
         found = re.search(r'"query": "(.*?)"', prompt)
         assert found is not None
         query = found[1]
-        call = sum(q == query for q, _, _ in self.server.calls)
-        self.server.calls.append((query, asked["temperature"], prompt))
-        status, content = self.server.say(query, call)
-        body = json.dumps({"choices": [{"message": {"content": content}}]}).encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the standard library's name
-        """Silence."""
+        call = sum(q == query for q, _, _ in self.calls)
+        self.calls.append((query, body["temperature"], prompt))
+        return self.say(query, call)
 
 
 @pytest.fixture
 def teacher() -> Iterator[Teacher]:
-    made = Teacher()
-    thread = threading.Thread(target=made.serve_forever, args=(0.02,))
-    thread.start()
-    yield made
-    made.shutdown()
-    thread.join()
-    made.server_close()
+    with Teacher().answering() as made:
+        yield made
 
 
 def explainer(manifest: Manifest, teacher: Teacher | None = None, rows: list[Row] = ROWS, tries: int = 3) -> Explainer:
