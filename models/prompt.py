@@ -14,9 +14,9 @@ from models.errors import CheckpointError, PromptTooLongError, UnreadableQueryEr
 from models.manifest import SHARED_FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-    from models.manifest import FieldName, Manifest, Segment
+    from models.manifest import FieldName, Manifest
     from models.tokenizer import EncodedField, FieldTokenizer
 
 
@@ -63,10 +63,13 @@ class PromptWriter:
     def __init__(self, manifest: Manifest, tokenizer: FieldTokenizer) -> None:
         self._template = manifest.prompt
         self._tokenizer = tokenizer
-        self._literals = {s.text: tokenizer.literal(s.text) for s in (*self._template.prefix, *self._template.suffix)}
+        self._prefix, self._suffix = (
+            tuple((tokenizer.literal(segment.text), segment.field) for segment in segments)
+            for segments in (self._template.prefix, self._template.suffix)
+        )
         longest = sum(
-            len(self._literals[s.text]) + (self._template.budgets[s.field] if s.field else 0)
-            for s in (*self._template.prefix, *self._template.suffix)
+            len(literal) + (self._template.budgets[field] if field else 0)
+            for literal, field in (*self._prefix, *self._suffix)
         )
         if longest > manifest.max_tokens:
             raise CheckpointError(
@@ -93,40 +96,44 @@ class PromptWriter:
         shared = {"query": query, "chunk": chunk or ""}
         names = [f for f in shared if f in self._template.budgets]
         texts = [shared[f] for f in names]
-        budgets = [self._template.budgets[f] for f in names]
         for item in items:
-            texts += [item.field(f) for f in self._item_fields]
-            budgets += [self._template.budgets[f] for f in self._item_fields]
-        encoded = self._tokenizer.fields(texts, budgets)
-        shared_fields = dict(zip(names, encoded, strict=False))
-        if not shared_fields["query"].ids:
+            texts += [getattr(item, f) for f in self._item_fields]
+        budgets = [self._template.budgets[f] for f in (*names, *self._item_fields * len(items))]
+        encoded = iter(self._tokenizer.fields(texts, budgets))
+        fields = dict(zip(names, encoded, strict=False))
+        if not fields["query"].ids:
             raise UnreadableQueryError("no character of the query is known to the judge's tokenizer; write it in words")
-        prefix = self._join(self._template.prefix, shared_fields, report=True)
+        prefix = _join(self._prefix, fields, SHARED_FIELDS)
         suffixes = []
-        for n in range(len(items)):
-            start = len(names) + n * len(self._item_fields)
-            own = dict(zip(self._item_fields, encoded[start : start + len(self._item_fields)], strict=True))
-            suffixes.append(self._join(self._template.suffix, {**shared_fields, **own}, report=False))
+        for _ in items:
+            fields.update(zip(self._item_fields, encoded, strict=False))
+            # A query that the suffix repeats is reported once, by the prefix.
+            suffixes.append(_join(self._suffix, fields, self._item_fields))
         return Prompt(prefix=prefix, suffixes=tuple(suffixes))
 
-    def _join(self, segments: Sequence[Segment], fields: Mapping[FieldName, EncodedField], *, report: bool) -> Part:
-        ids: list[int] = []
-        truncated: list[str] = []
-        unrepresentable: list[str] = []
-        for segment in segments:
-            if segment.field is None:
-                ids += self._literals[segment.text]
-                continue
-            field = fields[segment.field]
-            if field.ids:
-                ids += self._literals[segment.text]
-                ids += field.ids
-            if report or segment.field not in SHARED_FIELDS:  # an echoed query is reported once, by the prefix
-                if field.truncated:
-                    truncated.append(segment.field)
-                if field.unrepresentable:
-                    unrepresentable.append(segment.field)
-        return Part(tuple(ids), tuple(truncated), tuple(unrepresentable))
+
+def _join(
+    segments: Sequence[tuple[tuple[int, ...], FieldName | None]],
+    fields: Mapping[FieldName, EncodedField],
+    reported: Collection[str],
+) -> Part:
+    """One part of the prompt from its literals and fields, with a report of some of the fields."""
+    ids: list[int] = []
+    truncated: list[str] = []
+    unrepresentable: list[str] = []
+    for literal, name in segments:
+        if name is None:
+            ids += literal
+            continue
+        own, cut, unknown = fields[name]
+        if own:
+            ids += literal
+            ids += own
+        if cut and name in reported:
+            truncated.append(name)
+        if unknown and name in reported:
+            unrepresentable.append(name)
+    return Part(tuple(ids), tuple(truncated), tuple(unrepresentable))
 
 
 def check_length(prompt: Prompt, limit: int) -> None:

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from service.request import Call, ScoreRequest
     from service.rows import Rows
 
-# Tokenizing this many characters takes about a millisecond, the most that the event loop may stand still for it.
-INLINE_CHARACTERS = 3_000
+INLINE_MS = 1  # of writing a prompt, the most that the event loop may stand still for it
 # Kept back of the deadline, but for a tenth of it at most: what the engine answered still has to be judged, written and
 # sent, by a thread that may have to wait for its core.
 ANSWER_SECONDS, ANSWER_SECONDS_PER_ITEM, ANSWER_SHARE = 0.005, 0.0001, 0.1
@@ -108,7 +107,7 @@ class Compute:
         return ids[:-1] if ids and ids[-1] == manifest.rationale.end_token_id else ids
 
     async def _write(self, query: str, chunk: str | None, items: Sequence[Item], characters: int) -> Prompt:
-        if characters <= INLINE_CHARACTERS:
+        if characters <= INLINE_MS * self._judge.tokenizer.characters_per_ms:
             return self._judge.writer.write(query, chunk, items)
         return await asyncio.to_thread(self._judge.writer.write, query, chunk, items)
 

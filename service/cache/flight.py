@@ -18,10 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Flight:
-    """One computation under way. `rows` gets its records by key, of finished items only; empty when it failed."""
+    """One computation under way.
+
+    Attributes:
+        deadline: it is due by then.
+        places: of its keys in `rows`.
+        rows: gets its records, whatever their status; None when it failed.
+    """
 
     deadline: Deadline
-    rows: asyncio.Future[dict[bytes, Rows]]
+    places: dict[bytes, int]
+    rows: asyncio.Future[Rows | None]
 
 
 class Flights:
@@ -59,19 +66,22 @@ class Flights:
         Raises:
             Whatever `compute` does.
         """
-        rows = unscored(len(keys), tiers, ItemStatus.EXPIRED)
         places: dict[bytes, list[int]] = {}
         for position, key in enumerate(keys):
             places.setdefault(key, []).append(position)
         joined = {key: flight for key in places if (flight := self._joinable(key, deadline))}
         led = [key for key in places if key not in joined]
-        found = await self._lead(led, places, compute, deadline) if led else {}
+        computed = await self._lead(led, places, compute, deadline) if led else None
+        if computed is not None and len(led) == len(keys):
+            return computed  # as nearly always: no key is anybody else's, none comes twice
+        found = {} if computed is None else _by_key(led, computed)
         if joined:
             shared, failed = await _follow(joined, deadline, grace)
             self.joined += len(shared)
             found |= shared
             if failed and not deadline.expired:
-                found |= await self._lead(failed, places, compute, deadline)
+                found |= _by_key(failed, await self._lead(failed, places, compute, deadline))
+        rows = unscored(len(keys), tiers, ItemStatus.EXPIRED)
         for key, row in found.items():
             rows[places[key]] = row
         return rows
@@ -86,19 +96,19 @@ class Flights:
         places: dict[bytes, list[int]],
         compute: Callable[[list[int]], Awaitable[Rows]],
         deadline: Deadline,
-    ) -> dict[bytes, Rows]:
-        flight = _Flight(deadline, asyncio.get_running_loop().create_future())
+    ) -> Rows:
+        numbers = {key: n for n, key in enumerate(keys)}
+        flight = _Flight(deadline, numbers, asyncio.get_running_loop().create_future())
         self._flights.update(dict.fromkeys(keys, flight))
-        found: dict[bytes, Rows] = {}
+        rows: Rows | None = None
         try:
             rows = await compute([places[key][0] for key in keys])
-            found = {key: rows[n : n + 1] for n, key in enumerate(keys)}
+            return rows
         finally:
             for key in keys:
                 if self._flights.get(key) is flight:
                     del self._flights[key]
-            flight.rows.set_result({key: row for key, row in found.items() if row["status"][0] == OK})
-        return found
+            flight.rows.set_result(rows)
 
 
 async def _follow(
@@ -106,8 +116,19 @@ async def _follow(
 ) -> tuple[dict[bytes, Rows], list[bytes]]:
     """What the leaders found in time, and the keys of those that failed."""
     remaining = deadline.remaining() + grace
-    waiting: Iterable[asyncio.Future[dict[bytes, Rows]]] = {flight.rows for flight in joined.values()}
+    waiting: Iterable[asyncio.Future[Rows | None]] = {flight.rows for flight in joined.values()}
     await asyncio.wait(waiting, timeout=None if remaining == float("inf") else remaining)
-    ended = {key: flight.rows.result() for key, flight in joined.items() if flight.rows.done()}
-    found = {key: rows[key] for key, rows in ended.items() if key in rows}
-    return found, [key for key in ended if key not in found]
+    found, failed = {}, []
+    for key, flight in joined.items():
+        if not flight.rows.done():
+            continue
+        rows, place = flight.rows.result(), flight.places[key]
+        if rows is not None and rows["status"][place] == OK:
+            found[key] = rows[place : place + 1]
+        else:
+            failed.append(key)
+    return found, failed
+
+
+def _by_key(keys: Sequence[bytes], rows: Rows) -> dict[bytes, Rows]:
+    return {key: rows[n : n + 1] for n, key in enumerate(keys)}

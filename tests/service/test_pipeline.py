@@ -16,7 +16,7 @@ from models.deadline import Deadline
 from models.engines.port import ItemStatus
 from models.errors import EngineBusyError, EngineUnavailableError
 from models.prompt import Item
-from service.compute import INLINE_CHARACTERS
+from service.compute import INLINE_MS
 from service.errors import DeadlineError, NotReadyError, OverloadedError
 from service.fetch import Fetcher
 from service.pipeline import Pipeline
@@ -154,15 +154,17 @@ async def test_after_the_deadline_the_engine_is_not_asked(pipeline_on: Callable[
 
 async def test_cut_and_unknown_text_is_reported_for_each_item(pipeline_on: Callable[..., Pipeline]) -> None:
     """Fields of the item and shared ones are both named; a long request takes the same path in a thread."""
+    pipeline = pipeline_on()
+    much = 2 * INLINE_MS * pipeline.judge.tokenizer.characters_per_ms
     long = ScoreRequest(
         "q" * 100,
         (
-            Candidate("a", Item("t" * INLINE_CHARACTERS, description="ok")),
+            Candidate("a", Item("t" * much, description="ok")),
             Candidate("b", Item("耳机", description="d" * 50)),
         ),
         "none",
     )
-    reply = await pipeline_on().score(long, call())
+    reply = await pipeline.score(long, call())
     by_id = {r.id: r for r in reply.results}
     assert by_id["a"].truncated == ("query", "title")
     assert by_id["b"].truncated == ("query", "description")
