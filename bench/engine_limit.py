@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SHAPES = ((1024, 384, 1152), (1024, 384, 384), (1024, 384, 1536), (1024, 1536, 384))  # rows, K, N
 ROUNDS = 5
 REPEATS = 20
+SECONDS = 1.0  # no further round of one shape after that: emulated bfloat16 would take half a minute
 
 
 def flops_per_token(checkpoint: Path) -> float:
@@ -48,8 +49,11 @@ def _best(run: Callable[[], object], shape: tuple[int, int, int]) -> float:
     rows, inner, columns = shape
     run()
     fastest = float("inf")
+    until = time.perf_counter() + SECONDS
     for _ in range(ROUNDS):
         began = time.perf_counter()
+        if began > until:
+            break
         for _ in range(REPEATS):
             run()
         fastest = min(fastest, (time.perf_counter() - began) / REPEATS)

@@ -41,6 +41,10 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 CACHE_BYTES = 2**30
 BLOCK = 32
+# Health is for bench/engine_turns.py to judge, by its own patience: a peer is compared when it starts and not probed
+# after that. Probes would take the cores from the others' turns, and be late while others take them.
+NEVER = 86_400.0  # seconds
+PATIENT = 600.0
 
 
 class OurEngine:
@@ -134,7 +138,7 @@ class Http:
         command += [] if self._compiled else ["--enforce-eager"]
         self._process = await asyncio.create_subprocess_exec(*command)
         self.url = f"http://127.0.0.1:{port}"
-        self._client = httpx.AsyncClient(timeout=120)
+        self._client = httpx.AsyncClient(timeout=PATIENT)
         while True:
             try:
                 if (await self._client.get(f"{self.url}/health")).is_success:
@@ -272,17 +276,21 @@ def make(name: str, checkpoint: Path, dtype: str, *, compiled: bool, url: str) -
         case "vllm":
             from models.engines.vllm import VllmEngine
             from models.engines.vllm.arguments import Options
+            from models.engines.vllm.process import Watch
 
             options = Options(dtype=dtype, compiled=compiled, cache_bytes=CACHE_BYTES)
-            made = OurEngine(lambda: VllmEngine.load(checkpoint, manifest, options))
+            watch = Watch(beat=NEVER, hang=NEVER, replace=NEVER)
+            made = OurEngine(lambda: VllmEngine.load(checkpoint, manifest, options, watch=watch))
         case "vllm-offline":
             made = Offline(checkpoint, labels, dtype, compiled=compiled)
         case "vllm-http":
             made = Http(checkpoint, labels, dtype, compiled=compiled)
         case "vllm-server":
             from models.engines.vllm_server import VllmServerEngine
+            from models.engines.vllm_server.pool import PoolOptions
 
-            made = OurEngine(lambda: VllmServerEngine([url], manifest, folder=checkpoint))
+            pool = PoolOptions(probe_every=NEVER, probe_timeout=PATIENT, compare_timeout=PATIENT)
+            made = OurEngine(lambda: VllmServerEngine([url], manifest, folder=checkpoint, options=pool))
         case "transformers":
             made = Transformers(checkpoint, labels, dtype)
         case "cross-encoder":

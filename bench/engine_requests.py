@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
-import psutil
 
 from models.manifest import load_manifest
 from models.prompt import Item, PromptWriter
@@ -139,7 +138,7 @@ async def times(peer: Peer, requests: Sequence[Request], *, first: int, warm: bo
         if len(taken) > FEWEST_REQUESTS and time.perf_counter() - began > seconds:
             break
         request = requests[n % len(requests)]
-        salt = f"{len(request.suffixes)}-{warm}-{n}"
+        salt = f"{os.getpid()}-{len(request.suffixes)}-{warm}-{n}"  # two peers may ask one server
         if warm:
             await peer.warm_prefix(request, salt)
         started = time.perf_counter()
@@ -150,6 +149,8 @@ async def times(peer: Peer, requests: Sequence[Request], *, first: int, warm: bo
 
 def memory_mb() -> float:
     """Proportional share of memory of this process and all it started, in MB."""
+    import psutil  # comes with vLLM
+
     own = psutil.Process(os.getpid())
     total = 0.0
     for process in [own, *own.children(recursive=True)]:

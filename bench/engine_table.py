@@ -41,14 +41,24 @@ def markdown(report: dict[str, Any]) -> str:
     rows.append(["(g) int8 matrix products alone", "", *(f"{bound[str(n)]['items_per_s']['int8']:.0f}" for n in sizes)])
     rows[-1] += [""] * (len(head) - len(rows[-1]))
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    if "ratios" in report:
-        lines += ["", f"| ratio at {AT} cold items | | range |", "| --- | --- | --- |"]
-        for name, value in report["ratios"].items():
-            low, high = report["ratio_ranges"][name]
-            lines.append(f"| `{name}` | {value:.2f} | {low:.2f} to {high:.2f} |")
+    lines += ["", f"| ratio at {AT} cold items | | range |", "| --- | --- | --- |"]
+    for name, value in report["ratios"].items():
+        low, high = report["ratio_ranges"][name] or (0.0, 0.0)
+        found = "a side is missing | " if value is None else f"{value:.2f} | {low:.2f} to {high:.2f}"
+        lines.append(f"| `{name}` | {found} |")
+    lines += ["", _about(report)]
+    lines += [f"\n**Failed:** {name}: {' '.join(why.split())}" for name, why in report["failed"].items()]
     if "service" in report:
         lines += ["", f"The service around the engine: {report['service']}"]
     return "\n".join(lines)
+
+
+def _about(report: dict[str, Any]) -> str:
+    processor = report["processor"]
+    has = [name for name, there in processor["flags"].items() if there]
+    lacks = [name for name, there in processor["flags"].items() if not there]
+    where = f"{processor['cores']} cores of {processor['name'] or 'an unnamed processor'}"
+    return f"{where} with {', '.join(has) or 'none'} of {', '.join(has + lacks)}; {report['rounds']} rounds."
 
 
 def _sizes(report: dict[str, Any]) -> list[int]:
@@ -83,6 +93,8 @@ def plot(report: dict[str, Any], path: Path) -> None:
         panel.set_xlabel("items/s")
         panel.set_yticks(range(len(names)), [NAMES[n] for n in names])
     panels[0][-1].legend(loc="lower right", frameon=False)
-    figure.suptitle(f"One checkpoint, one machine ({report['cores']} cores); dashed: int8 matrix products alone")
+    figure.suptitle(
+        f"One checkpoint, one machine ({report['processor']['cores']} cores); dashed: int8 matrix products alone"
+    )
     figure.tight_layout()
     figure.savefig(path, dpi=130)
