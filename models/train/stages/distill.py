@@ -24,7 +24,7 @@ from models.train.answers import AnswerWriter
 from models.train.data.schema import read_training_rows
 from models.train.objectives.distillation import prototype_targets, soft_label_loss, tempered
 from models.train.stages.reader import label_logprobs, left_padded
-from models.train.stages.run import adapters, arguments
+from models.train.stages.run import adapters, arguments, main_process_first
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +103,8 @@ def teacher_rows(rows: Sequence[Row], base: Base, config: DistillConfig) -> NDAr
 
 def targets_of(rows: Sequence[Row], base: Base, config: DistillConfig) -> NDArray[np.float64]:
     """What the student is to say: the teacher's rows, doubtful ones pulled to what is usual, at temperature T."""
-    teacher = teacher_rows(rows, base, config)
+    with main_process_first():
+        teacher = teacher_rows(rows, base, config)
     names = {name: n for n, name in enumerate(dict.fromkeys(row.domain for row in rows))}
     domains = np.array([names[row.domain] for row in rows])
     return tempered(prototype_targets(teacher, domains, strength=config.prototype_strength), config.temperature)

@@ -17,7 +17,7 @@ from models.errors import TrainingError
 from models.train.data.schema import read_training_rows
 from models.train.endpoint import teacher_answer
 from models.train.objectives.preference import choose_pair, pass_at
-from models.train.stages.run import adapters, arguments
+from models.train.stages.run import adapters, arguments, main_process_first
 from models.train.stages.sampling import sample
 
 if TYPE_CHECKING:
@@ -100,9 +100,10 @@ def _write(path: Path, text: str) -> None:
 def trainer(base: Base, config: DpoConfig, progress: Callable[[str, int, int], None]) -> PairTrainer:
     """The stage's trainer; samples pairs first where the run has none yet."""
     path = config.output / PAIRS
-    if not path.is_file() or not (config.output / PASSED).is_file():
-        config.output.mkdir(parents=True, exist_ok=True)
-        make_pairs(base, config, progress)
+    with main_process_first():
+        if not path.is_file() or not (config.output / PASSED).is_file():
+            config.output.mkdir(parents=True, exist_ok=True)
+            make_pairs(base, config, progress)
     pairs = [json.loads(line) for line in path.read_text().splitlines()]
     for pair in pairs:
         pair.pop("row")

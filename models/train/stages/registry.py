@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 
 
-def run_stage(stage: str, config: StageConfig, progress: Progress) -> dict[str, Any]:
+def run_stage(stage: str, config: StageConfig, progress: Progress) -> dict[str, Any] | None:
     """Train a stage to its end, going on where an earlier start stopped.
 
     Returns:
-        Figures on the validation rows.
+        Figures on the validation rows; None in a process that is not the main one of its run.
 
     Raises:
         TrainingError, DataError, CheckpointError: what has to be changed.

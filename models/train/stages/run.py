@@ -8,12 +8,15 @@ import math
 import resource
 import shutil
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from accelerate import PartialState
 from peft import LoraConfig
 from torch.utils.tensorboard import SummaryWriter
 from transformers import AutoModelForCausalLM, TrainerCallback
@@ -30,7 +33,7 @@ from models.train.stages.figures import figures
 from models.train.stages.reader import ReferenceEngine, label_logprobs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from models.engines.port import Engine
     from models.manifest import Manifest
@@ -46,6 +49,7 @@ TENSORBOARD: Final = "tensorboard"
 # Changing these does not change what has been learned so far.
 _FREE: Final = frozenset({"output", "valid", "save_steps", "log_steps", "name"})
 _DRY_STEPS: Final = 3
+_LONGEST_WAIT: Final = timedelta(days=2)  # sampling for DPO takes hours, and whoever waits must not give up
 _TOKENIZER_FILES: Final = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -147,6 +151,13 @@ def prepared(config: StageConfig, stage: str) -> None:
     path.write_text(json.dumps(mine, indent=1) + "\n")
 
 
+@contextmanager
+def main_process_first() -> Iterator[None]:
+    """What is made once for all processes of a run: the main one makes it, the others wait and find it done."""
+    with PartialState(cpu=not torch.cuda.is_available(), timeout=_LONGEST_WAIT).main_process_first():
+        yield
+
+
 def train(trainer: Any, config: StageConfig) -> None:
     """Train from the last saved state, if there is one, to the end.
 
@@ -234,7 +245,7 @@ def dry_run(trainer: Any) -> Estimate:
     )
 
 
-def finish(trainer: Any, base: Base, config: StageConfig, record: dict[str, Any]) -> dict[str, Any]:
+def finish(trainer: Any, base: Base, config: StageConfig, record: dict[str, Any]) -> dict[str, Any] | None:
     """Write the checkpoint, its manifest, canaries and figures; only the main process does.
 
     Args:
@@ -244,10 +255,10 @@ def finish(trainer: Any, base: Base, config: StageConfig, record: dict[str, Any]
         record: what the stage wants remembered, for the manifest's training record.
 
     Returns:
-        Figures on the validation rows, empty without any.
+        Figures on the validation rows, empty without any; None in a process that is not the main one.
     """
     if not trainer.is_world_process_zero():
-        return {}
+        return None
     folder = config.output / CHECKPOINT
     model = trainer.accelerator.unwrap_model(trainer.model)
     adapted = save_adapter(model, config.output / ADAPTER)
