@@ -26,6 +26,8 @@ from models.prompt import PromptWriter
 from models.tokenizer import FieldTokenizer
 from models.train import minilm
 from models.train.examples import ExampleWriter, rule_tiers
+from models.train.facts import FACT_ITEMS
+from models.train.network import working_dtype
 from models.train.pairs import ITEMS
 from models.train.release import labelled_rows
 from models.train.sides import Side, split_products
@@ -51,7 +53,8 @@ class BootstrapConfig:
 
     Attributes:
         pairs: training pairs in all; may be changed when a run resumes.
-        groups_per_step: queries in a step; a step has 8 pairs a query.
+        groups_per_step: queries in a step, in groups of 8 pairs.
+        fact_share: share of a step's pairs that ask for what only a chunk can tell (facts.py).
         round_groups: queries generated at a time.
         learning_rate: of the steady phase.
         text_weight: weight of the label-and-rationale loss beside the soft label loss.
@@ -60,10 +63,14 @@ class BootstrapConfig:
         checkpoint_steps: steps between saved states.
         seed: of everything.
         name: of the checkpoint.
+        base: id of the checkpoint that the run starts from; empty for the sentence encoder's weights.
+        blend: share of the base in the resulting weights (2109.01903): what the base knew fades less, and what is new
+            nearly stays. May be changed when a run resumes.
     """
 
     pairs: int = 500_000
     groups_per_step: int = 16
+    fact_share: float = 0.0
     round_groups: int = 12_288
     learning_rate: float = 2e-4
     warmup_steps: int = 150
@@ -75,6 +82,18 @@ class BootstrapConfig:
     checkpoint_steps: int = 250
     seed: int = 1
     name: str = "tierwise-mini"
+    base: str = ""
+    blend: float = 0.0
+
+    @property
+    def fact_groups(self) -> int:
+        """Groups of a step whose fact only a chunk tells; so many pairs of it take the place of whole groups of 8."""
+        return round(self.groups_per_step * self.fact_share) * ITEMS // FACT_ITEMS
+
+    @property
+    def plain_groups(self) -> int:
+        """The other groups of a step."""
+        return self.groups_per_step - self.fact_groups * FACT_ITEMS // ITEMS
 
     @property
     def steps(self) -> int:
@@ -84,7 +103,8 @@ class BootstrapConfig:
     def rate(self, step: int) -> float:
         """Learning rate of a step: warm up, stay, decay linearly to zero over the last share."""
         left = (self.steps - step) / max(1.0, self.steps * self.decay_share)
-        return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps, max(0.0, left))
+        warm_up = max(1, min(self.warmup_steps, self.steps // 10))
+        return self.learning_rate * min(1.0, (step + 1) / warm_up, max(0.0, left))
 
 
 def losses(
@@ -111,6 +131,8 @@ class Bootstrap:
         folder: Path,
         config: BootstrapConfig,
         progress: Callable[[str, int, int], None],
+        *,
+        base: Path | None = None,
     ) -> None:
         if len(products) < 200:  # noqa: PLR2004 - below that, held-out figures mean nothing
             raise TrainingError(f"the catalogue holds {len(products)} products; bootstrap needs at least 200")
@@ -120,7 +142,10 @@ class Bootstrap:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(config.seed)
         encoder_folder = minilm.encoder_folder()
-        self.decoder = minilm.initial_decoder(encoder_folder, seed=config.seed).to(self._device)
+        self._dtype = working_dtype(self._device)
+        self._base = base
+        first = minilm.trained_decoder(base) if base else minilm.initial_decoder(encoder_folder, seed=config.seed)
+        self.decoder = first.to(self._device)
         folder.mkdir(parents=True, exist_ok=True)
         minilm.write_tokenizer(encoder_folder, folder / "checkpoint")
         self.manifest = initial_manifest(config.name)
@@ -143,6 +168,7 @@ class Bootstrap:
             fused=True,
         )
         self.step = 0
+        self._read: list[bool] = []  # of the items whose fact a chunk told, which were judged right since the last log
 
     def run(self) -> dict[str, Any]:
         """Train to the end, from the last saved state when there is one.
@@ -151,6 +177,7 @@ class Bootstrap:
             The last validation figures.
         """
         self._resume()
+        per_step = self.config.plain_groups
         round_steps = self.config.round_groups // self.config.groups_per_step
         groups: list[Group] = []
         made = -1
@@ -164,17 +191,24 @@ class Bootstrap:
             number = self.step // round_steps
             if number != made:
                 groups, made = self._round(number), number
-            at = (self.step % round_steps) * self.config.groups_per_step
-            label_loss, text_loss = self._train_step(groups[at : at + self.config.groups_per_step])
+            at = (self.step % round_steps) * per_step
+            facts = self._train.facts.make(self.config.fact_groups, self.config.seed * 10_000_000 + self.step)
+            label_loss, text_loss = self._train_step(groups[at : at + per_step] + facts)
             self.step += 1
             self._progress(f"train (loss {label_loss:.3f})", self.step, self.config.steps)
             if self.step % 25 == 0:
                 speed = (self.step - first) * self.config.groups_per_step * ITEMS / (time.monotonic() - started)
-                self._log(label_loss=label_loss, text_loss=text_loss, pairs_per_s=round(speed, 1))
+                read = round(sum(self._read) / max(1, len(self._read)), 3)
+                self._log(label_loss=label_loss, text_loss=text_loss, read=read, pairs_per_s=round(speed, 1))
+                self._read = []
             if self.step % self.config.checkpoint_steps == 0 or self.step == self.config.steps:
                 figures = self.validate(validation)
                 self._log(**figures)
                 self._save()
+        if self._base is not None and self.config.blend:
+            self.decoder.load_state_dict(blended(self.decoder, minilm.trained_decoder(self._base), self.config.blend))
+            figures = self.validate(validation)
+            self._log(blend=self.config.blend, **figures)
         minilm.write_weights(self.decoder, minilm.encoder_folder(), self.folder / "checkpoint")
         return figures
 
@@ -185,14 +219,16 @@ class Bootstrap:
 
     def _round(self, number: int) -> list[Group]:
         seed = self.config.seed * 1000 + number
-        return self._train.pairs.make(self._train.queries.make(self.config.round_groups, seed), seed)
+        count = self.config.round_groups // self.config.groups_per_step * self.config.plain_groups
+        return self._train.pairs.make(self._train.queries.make(count, seed), seed)
 
     def _train_step(self, groups: Sequence[Group]) -> tuple[float, float]:
         for group in self._optimiser.param_groups:
             group["lr"] = self.config.rate(self.step)
         examples = self._train_writer.write(groups, self.config.seed * 10_000_000 + self.step)
-        with torch.autocast(self._device.type, dtype=torch.bfloat16):
-            label_loss, text_loss, _ = losses(self.decoder, _move(examples, self._device), self._labels)
+        with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not torch.float32):
+            label_loss, text_loss, logits = losses(self.decoder, _move(examples, self._device), self._labels)
+        self._read += told_answers(groups, logits.argmax(-1).tolist())
         loss = label_loss + self.config.text_weight * text_loss
         if not math.isfinite(loss.item()):
             raise TrainingError(f"the loss is {loss.item()} at step {self.step}: lower learning_rate and resume")
@@ -209,7 +245,7 @@ class Bootstrap:
         for start in range(0, len(groups), 16):
             part = groups[start : start + 16]
             examples = self._valid_writer.write(part, start, rationales=False)
-            with torch.autocast(self._device.type, dtype=torch.bfloat16):
+            with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not torch.float32):
                 label_loss, _, found = losses(self.decoder, _move(examples, self._device), self._labels)
             loss += label_loss.item() * len(part) / len(groups)
             logits.append(found.float().cpu())
@@ -252,7 +288,7 @@ class Bootstrap:
         changed = {
             name
             for name, value in asdict(self.config).items()
-            if state["config"].get(name) != value and name not in ("pairs", "decay_share", "checkpoint_steps")
+            if state["config"].get(name) != value and name not in ("pairs", "decay_share", "checkpoint_steps", "blend")
         }
         if changed:
             raise TrainingError(
@@ -263,6 +299,22 @@ class Bootstrap:
         self.step = state["step"]
         slope, *thresholds = state["ordinal"]
         self._train.pairs.ordinal = self._valid.pairs.ordinal = OrdinalMap(slope, tuple(thresholds))
+
+
+def blended(decoder: Decoder, base: Decoder, share: float) -> dict[str, torch.Tensor]:
+    """Weights between two decoders of one shape, `share` of the way to the base (Wortsman et al., 2109.01903)."""
+    theirs = base.state_dict()
+    return {name: torch.lerp(mine.cpu(), theirs[name], share) for name, mine in decoder.state_dict().items()}
+
+
+def told_answers(groups: Sequence[Group], tiers: Sequence[int]) -> list[bool]:
+    """Whether the tier is right, for each pair whose deciding fact the chunk tells; tiers are of all pairs in order."""
+    pairs = ((g, n, j) for g in groups for n, j in zip(g.items, g.judgements, strict=True))
+    return [
+        judgement is not None and tier == judgement.tier
+        for (group, n, judgement), tier in zip(pairs, tiers, strict=True)
+        if group.fact is not None and n in group.fact.subjects
+    ]
 
 
 def _move(examples: Examples, device: torch.device) -> Examples:

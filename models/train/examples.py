@@ -51,7 +51,7 @@ class Examples:
     text_ids: torch.Tensor
 
 
-def visible_item(product: Product, query: Query, rng: random.Random, *, bare: bool) -> Item:
+def visible_item(product: Product, query: Query, rng: random.Random, *, bare: bool, without: str = "") -> Item:
     """A product as some caller would send it: the title always, other fields now and then.
 
     Args:
@@ -59,15 +59,16 @@ def visible_item(product: Product, query: Query, rng: random.Random, *, bare: bo
         query: attributes that it names are kept more often.
         rng: decides what is visible.
         bare: withhold attributes and description, where a chunk is to tell instead.
+        without: an attribute that is never shown.
     """
     asked = {name for name, _ in query.values}
     shown: dict[str, str] = {}
     if not bare and product.attributes and rng.random() < 0.55:
         count = rng.choice((2, 4, 6, 10, 16))
-        names = list(product.attributes)
+        names = [n for n in product.attributes if n != without]
         names = names[:count] if rng.random() < 0.5 else rng.sample(names, min(count, len(names)))
         shown = {n: product.attributes[n] for n in names}
-        shown |= {n: v for n, v in product.attributes.items() if n in asked and rng.random() < 0.8}
+        shown |= {n: v for n, v in product.attributes.items() if n in asked and n != without and rng.random() < 0.8}
     return Item(
         title=product.title,
         brand=product.brand if rng.random() < 0.8 else "",
@@ -85,8 +86,17 @@ def rationale_of(query: Query, product: Product, judgement: Judgement, use: Cont
     return Rationale(judgement.category, judgement.attributes, use, f"wants {asked}, {joiner} {theirs}")
 
 
+def chunk_of(group: Group, cards: Sequence[Card]) -> str | None:
+    """The chunk of a group's prompts."""
+    if group.fact is not None:
+        return group.fact.chunk or None
+    return cards[group.card].text if group.card is not None else None
+
+
 def context_use(group: Group, product: int, cards: Sequence[Card]) -> ContextUse:
-    """What a good judge does with a group's card for one of its products."""
+    """What a good judge does with a group's card, or its fact, for one of its products."""
+    if group.fact is not None:
+        return ContextUse.ADOPT if product in group.fact.subjects else ContextUse.IGNORE
     if group.card is None or not group.card_helps:
         return ContextUse.IGNORE
     return ContextUse.ADOPT if product in cards[group.card].products else ContextUse.PARTIAL
@@ -118,10 +128,10 @@ class ExampleWriter:
         marks: list[int] = []  # length of each suffix without its answer
         learned: list[tuple[int, ...]] = []
         for group in groups:
-            card = self._cards[group.card] if group.card is not None else None
-            bare = group.card_helps and rng.random() < 0.7
-            items = [visible_item(self._products[n], group.query, rng, bare=bare) for n in group.items]
-            prompt = self._writer.write(group.query.text, card.text if card else None, items)
+            bare = (group.card_helps or group.fact is not None) and rng.random() < 0.7
+            without = group.fact.name if group.fact else ""
+            items = [visible_item(self._products[n], group.query, rng, bare=bare, without=without) for n in group.items]
+            prompt = self._writer.write(group.query.text, chunk_of(group, self._cards), items)
             prefixes.append(prompt.prefix.ids)
             for i, suffix in enumerate(prompt.suffixes):
                 judgement = group.judgements[i]

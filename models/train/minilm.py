@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from models.errors import TrainingError
@@ -31,6 +32,13 @@ RESERVED: Final = tuple(range(1, 33))  # [unused0] .. [unused31]
 LABELS: Final = (21, 22, 23, 24)  # [unused20] .. [unused23]: 4-Excellent .. 1-Irrelevant
 ANSWER: Final = 8  # [unused7]
 _WEIGHTS: Final = "model.safetensors"
+_OPT_NAMES: Final = {
+    "out": "self_attn.out_proj",
+    "attention_norm": "self_attn_layer_norm",
+    "up": "fc1",
+    "down": "fc2",
+    "output_norm": "final_layer_norm",
+}
 
 
 def encoder_folder() -> Path:
@@ -83,6 +91,38 @@ def initial_decoder(folder: Path, *, seed: int = 0) -> Decoder:
         tokens[token] = tokens[source] + 0.02 * torch.randn(tokens.shape[1], generator=noise)
     decoder.load_state_dict(state)
     return decoder
+
+
+def trained_decoder(folder: Path) -> Decoder:
+    """The decoder whose weights `write_weights` wrote.
+
+    Raises:
+        TrainingError: the folder holds a checkpoint of another kind.
+    """
+    try:
+        opt = {name: tensor.float() for name, tensor in load_file(folder / _WEIGHTS).items()}
+        decoder = Decoder(Shape())
+        decoder.load_state_dict(_our_state(opt, decoder.shape))
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        raise TrainingError(f"{folder.name} holds no judge that a bootstrap run made: {error}") from error
+    return decoder
+
+
+def _our_state(opt: dict[str, Tensor], shape: Shape) -> dict[str, Tensor]:
+    """The inverse of `opt_state`."""
+    root = "model.decoder"
+    state = {
+        "tokens.weight": opt[f"{root}.embed_tokens.weight"],
+        "positions.weight": opt[f"{root}.embed_positions.weight"][2:],
+    }
+    for kind in ("weight", "bias"):
+        state[f"embedding_norm.{kind}"] = opt[f"{root}.layers.0.final_layer_norm.{kind}"]
+        for n in range(shape.layers):
+            theirs = f"{root}.layers.{n + 1}"
+            projections = [opt[f"{theirs}.self_attn.{name}.{kind}"] for name in ("q_proj", "k_proj", "v_proj")]
+            state[f"layers.{n}.qkv.{kind}"] = torch.cat(projections)
+            state |= {f"layers.{n}.{ours}.{kind}": opt[f"{theirs}.{name}.{kind}"] for ours, name in _OPT_NAMES.items()}
+    return state
 
 
 def opt_config(shape: Shape) -> dict[str, Any]:
@@ -139,19 +179,12 @@ def opt_state(decoder: Decoder) -> dict[str, Tensor]:
         f"{root}.layers.0.final_layer_norm.weight": ours["embedding_norm.weight"],
         f"{root}.layers.0.final_layer_norm.bias": ours["embedding_norm.bias"],
     }
-    renamed = {
-        "out": "self_attn.out_proj",
-        "attention_norm": "self_attn_layer_norm",
-        "up": "fc1",
-        "down": "fc2",
-        "output_norm": "final_layer_norm",
-    }
     for n in range(decoder.shape.layers):
         for kind in ("weight", "bias"):
             parts = ours[f"layers.{n}.qkv.{kind}"].chunk(3)
             for name, part in zip(("q_proj", "k_proj", "v_proj"), parts, strict=True):
                 state[f"{root}.layers.{n + 1}.self_attn.{name}.{kind}"] = part.clone()
-            for mine, theirs in renamed.items():
+            for mine, theirs in _OPT_NAMES.items():
                 state[f"{root}.layers.{n + 1}.{theirs}.{kind}"] = ours[f"layers.{n}.{mine}.{kind}"]
     return state
 

@@ -108,6 +108,13 @@ def collate(
     return Batch(torch.tensor(ids), torch.tensor(positions), spans, tuple(blocks), kept, torch.tensor(starts))
 
 
+def working_dtype(device: torch.device) -> torch.dtype:
+    """What matrix products are computed in: bfloat16, but float32 on a CPU that would emulate it."""
+    known = torch.cpu.get_capabilities() if device.type == "cpu" else {"avx512_bf16": True}
+    native = any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.bfloat16 if native else torch.float32
+
+
 class Layer(nn.Module):
     """Attention and feed-forward, each followed by its residual and its norm (BERT's order, OPT's post-norm)."""
 

@@ -50,16 +50,32 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
+class Fact:
+    """An attribute that no item of a group shows.
+
+    Attributes:
+        name: of the attribute.
+        chunk: what is read instead; empty for nothing.
+        subjects: numbers of the products among the items whose value the chunk tells.
+    """
+
+    name: str
+    chunk: str = ""
+    subjects: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """One query with its candidates.
 
     Attributes:
         query: the generated query.
-        items: product numbers, ITEMS of them.
-        targets: float32 [ITEMS, TIERS], soft tier targets, best tier first.
+        items: N product numbers.
+        targets: float32 [N, TIERS], soft tier targets, best tier first.
         judgements: the rules' verdicts, None where they cannot tell.
         card: a card number or None.
         card_helps: whether the card is about what the query asks for.
+        fact: what is withheld from the items, in groups that ask for what only a chunk can tell (facts.py).
     """
 
     query: Query
@@ -68,6 +84,7 @@ class Group:
     judgements: tuple[Judgement | None, ...]
     card: int | None
     card_helps: bool
+    fact: Fact | None = None
 
 
 def rule_target(tier: int) -> NDArray[np.float32]:

@@ -150,7 +150,7 @@ class QueryMaker:
         names = list(self._by_category)
         return rng.choices(names, [len(self._by_category[n]) ** 0.5 for n in names])[0]
 
-    def _asked(self, category: str, rng: random.Random) -> tuple[str, frozenset[str]]:
+    def asked(self, category: str, rng: random.Random) -> tuple[str, frozenset[str]]:
         """A spelling of the category, or of its head word, and every category that satisfies it."""
         text = rng.choice(spellings(category, self.everyday))
         accepted = frozenset({category})
@@ -162,13 +162,13 @@ class QueryMaker:
         return text, accepted
 
     def _type(self, rng: random.Random) -> Query:
-        text, accepted = self._asked(self._category(rng), rng)
+        text, accepted = self.asked(self._category(rng), rng)
         return Query(text, "type", accepted)
 
     def _brand_type(self, rng: random.Random) -> Query:
         category = self._category(rng)
         product = rng.choice(self._by_category[category])
-        text, accepted = self._asked(category, rng)
+        text, accepted = self.asked(category, rng)
         brand = product.brand.lower()
         return Query(f"{brand} {text}" if rng.random() < 0.85 else f"{text} {brand}", "brand_type", accepted, brand)
 
@@ -179,7 +179,7 @@ class QueryMaker:
         if not pool:
             return None
         chosen = rng.sample(pool, min(len(pool), 1 if rng.random() < 0.75 else 2))
-        text, accepted = self._asked(category, rng)
+        text, accepted = self.asked(category, rng)
         brand = product.brand.lower() if rng.random() < 0.2 else ""
         asked = " ".join(spoken(n, v) for n, v in chosen)
         parts = [brand, asked, text] if rng.random() < 0.8 else [brand, text, asked]
@@ -202,7 +202,7 @@ class QueryMaker:
         device, category = rng.choice(self.devices)
         if category not in self._by_category:
             return None
-        text, accepted = self._asked(category, rng)
+        text, accepted = self.asked(category, rng)
         form = rng.choice(("{device} {text}", "{text} for {device}", "{text} {device}"))
         return Query(form.format(device=device.lower(), text=text), "device_type", accepted, device=device)
 

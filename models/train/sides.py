@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from models.train.facts import FactMaker
 from models.train.pairs import PairMaker
 from models.train.queries import QueryMaker
 
@@ -51,6 +52,7 @@ class Side:
             for key in card.keys
         ]
         self.queries = QueryMaker(self.products, devices)
+        self.facts = FactMaker(self.products, self.queries)
         self.pairs = PairMaker(self.products, self.cards, encoder, progress, folder)
 
 

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from models.catalogue import Product
 from models.errors import ModelError
+from models.manifest import load_manifest
 from models.train.stages.config import load_config
 from retrieval.cards import make_cards
 from retrieval.errors import KnowledgeError
@@ -64,6 +65,15 @@ def bootstrap(
     learning_rate: Annotated[float, typer.Option(help="Of the steady phase.")] = 2e-4,
     seed: Annotated[int, typer.Option(help="Equal seeds and settings give equal figures on one kind of machine.")] = 1,
     name: Annotated[str, typer.Option(help="Name of the checkpoint.")] = "tierwise-mini",
+    fact_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the pairs whose deciding fact only a chunk tells; see docs.")
+    ] = 0.0,
+    base: Annotated[
+        Path | None, typer.Option(help="Checkpoint of an earlier run to go on from, instead of the sentence encoder.")
+    ] = None,
+    blend: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the base in the result, so that less of what it knew fades.")
+    ] = 0.0,
 ) -> None:
     """Give it your catalogue, get a relevance model. No human label is needed.
 
@@ -78,7 +88,9 @@ def bootstrap(
     """
     try:
         products = read_products(catalogue, attributes, columns)
-        _bootstrap(products, output, pairs=pairs, learning_rate=learning_rate, seed=seed, name=name)
+        own = load_manifest(base).checkpoint_id if base else ""
+        chosen = {"pairs": pairs, "learning_rate": learning_rate, "fact_share": fact_share, "seed": seed, "name": name}
+        _bootstrap(products, output, base, {**chosen, "base": own, "blend": blend})
     except (ModelError, KnowledgeError) as error:
         typer.echo(f"tierwise train bootstrap: {error}", err=True)
         raise typer.Exit(2) from error
@@ -127,22 +139,24 @@ def _run_stage(name: str, path: Path, *, dry_run: bool) -> None:
     if dry_run:
         shown(estimate, typer.echo)
         return
+    if figures is None:  # another process of this run writes the checkpoint
+        return
     checkpoint = config.output / CHECKPOINT
     typer.echo(f"{checkpoint}: {figures or 'no validation rows, so no figures and no canaries'}")
     typer.echo(f"Next: tierwise calibrate --pairs {config.valid or 'HELD_OUT'} --checkpoint {checkpoint} --write")
 
 
 def _bootstrap(
-    read: Sequence[retrieval.catalogue.Product], output: Path, *, pairs: int, learning_rate: float, seed: int, name: str
+    read: Sequence[retrieval.catalogue.Product], output: Path, base: Path | None, settings: dict[str, Any]
 ) -> None:
     from models.train.bootstrap import Bootstrap, BootstrapConfig  # noqa: PLC0415 - torch is an extra
     from models.train.release import HELD_OUT, release, write_rows  # noqa: PLC0415
 
-    config = BootstrapConfig(pairs=pairs, learning_rate=learning_rate, seed=seed, name=name)
+    config = BootstrapConfig(**settings)
     with _console.status("Deriving knowledge cards"):
         products, cards = training_catalogue(read)
     with _bars() as progress:
-        run = Bootstrap(products, cards, output, config, progress)
+        run = Bootstrap(products, cards, output, config, progress, base=base)
         figures = run.run()
         rows = run.held_out(4 * config.validation_groups)
     write_rows(rows, output / HELD_OUT)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Final
 
 from models.catalogue import attribute_text
@@ -59,7 +59,7 @@ def probes(products: Sequence[Product], count: int, seed: int, *, best: str = "4
         for name, value in product.attributes.items()
         if len(holders.get((product.category, name), ())) >= LEAST_VALUES
         and askable(name, value)
-        and not _told(product, name, value)
+        and not told(product, name, value)
     ]
     if len(pool) < count:
         raise DataError(f"the catalogue yields {len(pool)} probes, {count} were asked for")
@@ -94,8 +94,8 @@ def probes(products: Sequence[Product], count: int, seed: int, *, best: str = "4
     return rows
 
 
-def _told(product: Product, name: str, value: str) -> bool:
-    """The item tells the value elsewhere."""
+def told(product: Product, name: str, value: str) -> bool:
+    """Whether the title or the description tells an attribute's value."""
     elsewhere = f" {' '.join(words(f'{product.title} {product.description}'))} "
     phrase = " ".join(words(spoken(name, value)))
     return not phrase or f" {phrase} " in elsewhere
@@ -109,11 +109,10 @@ def _bare(product: Product, name: str, asked: str) -> Row:
     """The pair without its deciding fact."""
     kept = {n: v for n, v in product.attributes.items() if n != name}
     item = replace(product.item(), attributes=attribute_text(kept))
-    fields = {f: item.field(f) for f in ("title", "brand", "category", "attributes", "description")}
     true = AttributeVerdict.OK if product.attributes[name] == asked else AttributeVerdict.VIOLATED
     return Row(
         query=f"{spoken(name, asked)} {product.category.lower()}",
-        item=RowItem(id=product.id, **fields),
+        item=RowItem(id=product.id, **asdict(item)),
         verdicts=Verdicts(category=CategoryVerdict.MATCH, attributes={name.replace(",", " "): true}),
         source="probe",
     )

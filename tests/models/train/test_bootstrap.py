@@ -32,13 +32,14 @@ CONFIG = BootstrapConfig(
     validation_groups=16,
     checkpoint_steps=2,
     held_out=0.2,
+    fact_share=0.5,
 )
 
 
 @pytest.fixture(scope="module")
 def start(stock: list[Product], cards: list[Card]) -> Callable[..., Bootstrap]:
-    def begin(folder: Path, config: BootstrapConfig = CONFIG) -> Bootstrap:
-        return Bootstrap(stock, cards, folder, config, lambda *_: None)
+    def begin(folder: Path, config: BootstrapConfig = CONFIG, base: Path | None = None) -> Bootstrap:
+        return Bootstrap(stock, cards, folder, config, lambda *_: None, base=base)
 
     return begin
 
@@ -81,6 +82,42 @@ def test_other_settings_do_not_resume(
     other = replace(CONFIG, seed=9)
     with pytest.raises(TrainingError, match="seed"):
         start(finished[2], other).run()
+
+
+def test_goes_on_from_a_checkpoint(
+    start: Callable[..., Bootstrap], finished: tuple[Bootstrap, dict[str, Any], Path], tmp_path: Path
+) -> None:
+    """A run with a base starts from its weights, and a folder that holds none is refused by name."""
+    run = start(tmp_path, CONFIG, finished[2] / "checkpoint")
+    for name, tensor in finished[0].decoder.state_dict().items():
+        torch.testing.assert_close(run.decoder.state_dict()[name], tensor, atol=0, rtol=2**-8)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(TrainingError, match="other holds no judge"):
+        start(tmp_path, CONFIG, tmp_path / "other")
+
+
+def test_blends_with_its_base(
+    start: Callable[..., Bootstrap], finished: tuple[Bootstrap, dict[str, Any], Path], tmp_path: Path
+) -> None:
+    """A finished run that is started again with a blend writes weights between its own and the base's."""
+    base = finished[2] / "checkpoint"
+    config = replace(CONFIG, pairs=2 * 2 * 8)
+    plain = start(tmp_path, config, base)
+    plain.run()
+    mixed = start(tmp_path, replace(config, blend=0.25), base)
+    mixed.run()
+    own, theirs = plain.decoder.state_dict(), finished[0].decoder.state_dict()
+    for name, tensor in mixed.decoder.state_dict().items():
+        torch.testing.assert_close(tensor, 0.75 * own[name] + 0.25 * theirs[name], atol=1e-3, rtol=1e-2)
+    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["blend"] == 0.25
+
+
+def test_shares_of_a_step() -> None:
+    """A quarter of 16 groups of 8 pairs are 16 groups of 2 whose fact a chunk tells; a step keeps its pairs."""
+    config = BootstrapConfig(fact_share=0.25)
+    assert (config.plain_groups, config.fact_groups) == (12, 16)
+    assert config.plain_groups * 8 + config.fact_groups * 2 == 128
+    assert BootstrapConfig(fact_share=0).fact_groups == 0
 
 
 def test_too_small_a_catalogue(stock: list[Product], tmp_path: Path) -> None:
