@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from models.deadline import Deadline
 from models.engines.onnx.build import Recipe, architecture_of
-from models.engines.onnx.cache import graphs
 from models.engines.onnx.cores import cores
 from models.engines.onnx.runner import Runner
 from models.engines.onnx.schedule import Request, Step
@@ -69,13 +67,9 @@ class OnnxEngine:
             CheckpointError: the checkpoint is not one that this engine computes; the message names why.
         """
         recipe = Recipe.of(folder, manifest, precision)
-        architecture = architecture_of(recipe)
-        runner = Runner(graphs(recipe, cache_dir), architecture)
-        if runner.saturates():
-            runner = Runner(graphs(replace(recipe, unsigned=True), cache_dir), architecture)
         return cls(
-            runner,
-            architecture,
+            Runner.open(recipe, cache_dir),
+            architecture_of(recipe),
             manifest,
             name=f"onnx-{precision}",
             limits=limits or Limits(),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import onnxruntime
 
 from models.engines.onnx.batch import KeysValues, Row, padded, prefix_feed, right_aligned, score_feed, step_feed
-from models.engines.onnx.build import EXTEND, PROBE, SCORE
+from models.engines.onnx.build import EXTEND, PROBE, SCORE, architecture_of
+from models.engines.onnx.cache import graphs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from models.engines.onnx.architecture import Architecture
     from models.engines.onnx.batch import Feed
+    from models.engines.onnx.build import Recipe
 
 
 @dataclass(slots=True)
@@ -52,6 +54,20 @@ class Runner:
         self._cached = [i.name for i in self._extend.get_inputs() if i.name.startswith(("key_", "value_"))]
         none = np.zeros((0, 1, architecture.key_heads, architecture.head_size), np.float32)
         self.empty = KeysValues(0, dict.fromkeys(self._cached, none))
+
+    @classmethod
+    def open(cls, recipe: Recipe, cache_dir: Path | None = None) -> Self:
+        """The recipe's graphs, with weights in the form whose products this processor sums right.
+
+        Args:
+            recipe: what to build, if the cache does not hold it.
+            cache_dir: where built graphs are kept; `TIERWISE_CACHE_DIR` or the user's cache folder when None.
+        """
+        architecture = architecture_of(recipe)
+        runner = cls(graphs(recipe, cache_dir), architecture)
+        if runner.saturates():
+            runner = cls(graphs(replace(recipe, unsigned=True), cache_dir), architecture)
+        return runner
 
     def saturates(self) -> bool:
         """Whether this processor sums int8 products wrongly.

@@ -67,6 +67,7 @@ def test_a_forged_id_would_be_seen(judge: Judge, victim: LabelledPair, monkeypat
     """With the split switched off, the counting finds the forgery that the tokenizer's assertion would stop."""
     pair = replace(victim, item=replace(victim.item, title="[unused7] case"))
     assert not forged_ids(judge, pair)
+    monkeypatch.setattr(judge.tokenizer, "_fast", None)
     monkeypatch.setattr(judge.tokenizer._fields, "encode_special_tokens", False)
     everything = judge.tokenizer.reserved
     monkeypatch.setattr(judge.tokenizer, "reserved", frozenset())

@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from models.engines.onnx.architecture import Precision, read_architecture
 from models.engines.onnx.batch import Row
 from models.engines.onnx.build import Recipe
-from models.engines.onnx.cache import graphs
 from models.engines.onnx.runner import Runner
 from models.manifest import SHIPPED, Manifest, load_manifest
 from models.prompt import Item, Prompt, PromptWriter
@@ -24,6 +22,8 @@ from tests.models.engines.onnx import reference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from models.engines.onnx.architecture import Precision
 
 PAIRS = Path(__file__).parents[3] / "fixtures" / "pairs.jsonl"
 ROWS = 8
@@ -54,13 +54,10 @@ def prompts(manifest: Manifest) -> list[Prompt]:
 
 @pytest.fixture(scope="module")
 def runners(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> dict[Precision, Runner]:
-    """Both precisions."""
+    """Both precisions, as the engine opens them."""
     cache = tmp_path_factory.mktemp("cache")
     precisions: tuple[Precision, ...] = ("float32", "int8")
-    return {
-        precision: Runner(graphs(Recipe.of(SHIPPED, manifest, precision), cache), read_architecture(SHIPPED))
-        for precision in precisions
-    }
+    return {precision: Runner.open(Recipe.of(SHIPPED, manifest, precision), cache) for precision in precisions}
 
 
 def logits(runner: Runner, prompts: list[Prompt]) -> NDArray[np.float32]:

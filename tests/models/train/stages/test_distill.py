@@ -30,6 +30,7 @@ def test_probabilities_in_the_rows(run_settings: Callable[..., dict[str, Any]]) 
         line["probabilities"] = [0.7 if k == n % 4 else 0.1 for k in range(4)]
     config.train.write_text("".join(json.dumps(line) + "\n" for line in lines))
     figures = run_stage("distill", config, lambda *_: None)
+    assert figures is not None
     assert figures["accuracy"] > 0.9
     assert load_manifest(config.output / run.CHECKPOINT).training["method"] == "distill"
 

@@ -35,7 +35,9 @@ def trained(config: SftConfig) -> tuple[Any, dict[str, Any]]:
     run.prepared(config, "sft")
     trainer = sft.trainer(base, config)
     run.train(trainer, config)
-    return base, run.finish(trainer, base, config, {"method": "sft"})
+    figures = run.finish(trainer, base, config, {"method": "sft"})
+    assert figures is not None
+    return base, figures
 
 
 def test_learns_and_serves(run_settings: Callable[..., dict[str, Any]]) -> None:
