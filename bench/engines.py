@@ -248,7 +248,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     began = time.perf_counter()
     sizes = [8, AT] if chosen.quick else [1, 8, AT, 100]
     keys = [(items, prefix) for items in sizes for prefix in ("cold", "warm")]
-    seconds = chosen.seconds or (2.0 if chosen.quick else 6.0)
+    seconds = chosen.seconds or (1.7 if chosen.quick else 6.0)
     report: dict[str, Any] = {
         "command": "bench/engines.py " + " ".join(sys.argv[1:]),
         "processor": processor(),
@@ -268,7 +268,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         for child in reversed(champions.values()):
             child.close()
     if set(chosen.peers) == set(PEERS):
-        report["service"] = overhead(chosen.checkpoint, requests=40 if chosen.quick else 200)
+        report["service"] = overhead(chosen.checkpoint, requests=30 if chosen.quick else 200)
         report["took_s"] = time.perf_counter() - began
         write(report, chosen.json, chosen.table)
     return report
