@@ -25,7 +25,7 @@ SCORE: Final = "score.onnx"
 EXTEND: Final = "extend.onnx"
 WEIGHTS: Final = "weights.bin"
 PROBE: Final = "probe.onnx"
-FILES: Final = (SCORE, EXTEND, WEIGHTS, PROBE)
+FILES: Final = (SCORE, EXTEND, WEIGHTS)
 _BUILDER: Final = ("architecture", "build", "decoder", "graph", "llama", "observe", "opt", "weights")
 
 
@@ -65,11 +65,20 @@ class Recipe:
     @property
     def key(self) -> str:
         """16 hex digits that change with the checkpoint, the recipe, this builder's source and ONNX Runtime."""
-        digest = hashlib.sha256()
-        for module in _BUILDER:
-            digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
-        digest.update(repr((replace(self, folder=Path()), onnxruntime.__version__)).encode())
-        return digest.hexdigest()[:16]
+        return _key(replace(self, folder=Path()))
+
+
+def probe_key() -> str:
+    """The probe's key, of the same form as a recipe's."""
+    return _key(PROBE)
+
+
+def _key(what: object) -> str:
+    digest = hashlib.sha256()
+    for module in _BUILDER:
+        digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
+    digest.update(repr((what, onnxruntime.__version__)).encode())
+    return digest.hexdigest()[:16]
 
 
 def _examples(folder: Path, manifest: Manifest) -> tuple[tuple[int, ...], ...]:
@@ -104,7 +113,7 @@ def build(recipe: Recipe, target: Path) -> None:
     """
     # The onnx package is needed here alone: a start with cached graphs does without it.
     from models.engines.onnx.decoder import write_extend, write_score  # noqa: PLC0415
-    from models.engines.onnx.graph import GraphWriter, WeightFile, write_probe  # noqa: PLC0415
+    from models.engines.onnx.graph import GraphWriter, WeightFile  # noqa: PLC0415
     from models.engines.onnx.observe import channel_peaks  # noqa: PLC0415
     from models.engines.onnx.weights import Checkpoint  # noqa: PLC0415
 
@@ -117,6 +126,12 @@ def build(recipe: Recipe, target: Path) -> None:
         writers = [GraphWriter(weights, recipe.precision, unsigned=recipe.unsigned, peaks=peaks) for _ in range(2)]
         (target / SCORE).write_bytes(write_score(writers[0], family, recipe.labels))
         (target / EXTEND).write_bytes(write_extend(writers[1], family))
+
+
+def build_probe(target: Path) -> None:
+    """Write PROBE into an existing folder."""
+    from models.engines.onnx.graph import write_probe  # noqa: PLC0415 - as in `build`
+
     (target / PROBE).write_bytes(write_probe())
 
 

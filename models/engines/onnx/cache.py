@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 import platformdirs
 
-from models.engines.onnx.build import FILES, build
+from models.engines.onnx.build import FILES, PROBE, build, build_probe, probe_key
 from models.manifest import file_hash
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from models.engines.onnx.build import Recipe
 
 _log = logging.getLogger(__name__)
@@ -42,10 +44,23 @@ def graphs(recipe: Recipe, root: Path | None = None) -> Path:
         CheckpointError: the checkpoint is not one that this engine computes.
         OSError: there is no room for a temporary folder either.
     """
+    return _kept(recipe.key, FILES, lambda work: build(recipe, work), root)
+
+
+def probe(root: Path | None = None) -> Path:
+    """The file of the graph that shows how this processor sums int8 products; kept as graphs are.
+
+    Raises:
+        OSError: there is no room for it.
+    """
+    return _kept(probe_key(), (PROBE,), build_probe, root) / PROBE
+
+
+def _kept(key: str, files: Sequence[str], make: Callable[[Path], None], root: Path | None) -> Path:
     root = (root or default_root()) / "graphs"
-    target = root / recipe.key
+    target = root / key
     if target.is_dir():
-        if _intact(target):
+        if _intact(target, files):
             with suppress(OSError):
                 os.utime(target)  # was used: see _forget_unused
             return target
@@ -53,21 +68,21 @@ def graphs(recipe: Recipe, root: Path | None = None) -> Path:
         shutil.rmtree(target, ignore_errors=True)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{recipe.key}-", dir=root))
+        work = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=root))
     except OSError as error:
         root = Path(tempfile.mkdtemp(prefix="tierwise-graphs-"))
         atexit.register(shutil.rmtree, root, ignore_errors=True)
         _log.warning("the graph cache cannot be written (%s); building into %s", error, root)
-        work, target = root / "work", root / recipe.key
+        work, target = root / "work", root / key
         work.mkdir()
     try:
-        build(recipe, work)
-        (work / _SEAL).write_text(json.dumps({name: file_hash(work / name) for name in FILES}))
+        make(work)
+        (work / _SEAL).write_text(json.dumps({name: file_hash(work / name) for name in files}))
         work.chmod(0o755)
         try:
             work.rename(target)
         except OSError:
-            if not _intact(target):  # else another process was first, and its graphs are the same
+            if not _intact(target, files):  # else another process was first, and its graphs are the same
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -83,9 +98,9 @@ def _forget_unused(root: Path) -> None:
                 shutil.rmtree(folder)
 
 
-def _intact(folder: Path) -> bool:
+def _intact(folder: Path, files: Sequence[str]) -> bool:
     try:
         seal = json.loads((folder / _SEAL).read_bytes())
-        return all(file_hash(folder / name) == seal[name] for name in FILES)
+        return all(file_hash(folder / name) == seal[name] for name in files)
     except (OSError, ValueError, KeyError, TypeError):
         return False

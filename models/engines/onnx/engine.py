@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from models.deadline import Deadline
-from models.engines.onnx.build import Recipe, architecture_of
+from models.engines.onnx.build import Recipe
 from models.engines.onnx.cores import cores
 from models.engines.onnx.runner import Runner
 from models.engines.onnx.schedule import Request, Step
@@ -67,9 +67,10 @@ class OnnxEngine:
             CheckpointError: the checkpoint is not one that this engine computes; the message names why.
         """
         recipe = Recipe.of(folder, manifest, precision)
+        runner = Runner.open(recipe, cache_dir)
         return cls(
-            Runner.open(recipe, cache_dir),
-            architecture_of(recipe),
+            runner,
+            runner.architecture,
             manifest,
             name=f"onnx-{precision}",
             limits=limits or Limits(),

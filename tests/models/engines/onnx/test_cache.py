@@ -38,6 +38,18 @@ def test_graphs_are_built_once(recipe: Recipe, tmp_path: Path) -> None:
     assert list(first.parent.iterdir()) == [first]
 
 
+@pytest.mark.parametrize("name", ["probe.onnx", "graphs.json"])
+def test_a_damaged_probe_is_built_again(tmp_path: Path, name: str) -> None:
+    """A flipped bit of the graph that tells how this processor sums is noticed before it is believed."""
+    path = cache.probe(tmp_path)
+    intact = path.read_bytes()
+    damaged = path.with_name(name)
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    assert cache.probe(tmp_path).read_bytes() == intact
+
+
 @pytest.mark.parametrize("name", [*FILES, "graphs.json"])
 def test_a_damaged_file_is_built_again(recipe: Recipe, tmp_path: Path, name: str) -> None:
     """One changed byte in any file is noticed and repaired: it would be a wrong score."""
