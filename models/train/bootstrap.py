@@ -27,7 +27,7 @@ from models.tokenizer import FieldTokenizer
 from models.train import minilm
 from models.train.examples import ExampleWriter, rule_tiers
 from models.train.facts import FACT_ITEMS
-from models.train.network import working_dtype
+from models.train.network import mixed_precision
 from models.train.pairs import ITEMS
 from models.train.release import labelled_rows
 from models.train.sides import Side, split_products
@@ -142,7 +142,6 @@ class Bootstrap:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(config.seed)
         encoder_folder = minilm.encoder_folder()
-        self._dtype = working_dtype(self._device)
         self._base = base
         first = minilm.trained_decoder(base) if base else minilm.initial_decoder(encoder_folder, seed=config.seed)
         self.decoder = first.to(self._device)
@@ -198,8 +197,8 @@ class Bootstrap:
             self._progress(f"train (loss {label_loss:.3f})", self.step, self.config.steps)
             if self.step % 25 == 0:
                 speed = (self.step - first) * self.config.groups_per_step * ITEMS / (time.monotonic() - started)
-                read = round(sum(self._read) / max(1, len(self._read)), 3)
-                self._log(label_loss=label_loss, text_loss=text_loss, read=read, pairs_per_s=round(speed, 1))
+                read = {"read": round(sum(self._read) / len(self._read), 3)} if self._read else {}
+                self._log(label_loss=label_loss, text_loss=text_loss, **read, pairs_per_s=round(speed, 1))
                 self._read = []
             if self.step % self.config.checkpoint_steps == 0 or self.step == self.config.steps:
                 figures = self.validate(validation)
@@ -226,7 +225,7 @@ class Bootstrap:
         for group in self._optimiser.param_groups:
             group["lr"] = self.config.rate(self.step)
         examples = self._train_writer.write(groups, self.config.seed * 10_000_000 + self.step)
-        with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not torch.float32):
+        with mixed_precision(self._device):
             label_loss, text_loss, logits = losses(self.decoder, _move(examples, self._device), self._labels)
         self._read += told_answers(groups, logits.argmax(-1).tolist())
         loss = label_loss + self.config.text_weight * text_loss
@@ -245,7 +244,7 @@ class Bootstrap:
         for start in range(0, len(groups), 16):
             part = groups[start : start + 16]
             examples = self._valid_writer.write(part, start, rationales=False)
-            with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not torch.float32):
+            with mixed_precision(self._device):
                 label_loss, _, found = losses(self.decoder, _move(examples, self._device), self._labels)
             loss += label_loss.item() * len(part) / len(groups)
             logits.append(found.float().cpu())

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -46,17 +47,25 @@ class FactMaker:
     def __init__(self, products: Sequence[Product], queries: QueryMaker) -> None:
         self._products = products
         self._queries = queries
+
+    @cached_property
+    def _holders(self) -> dict[tuple[str, str], list[int]]:
+        """(category, attribute) -> products that have it and tell it nowhere else; looked for at the first use."""
         holders: dict[tuple[str, str], list[int]] = defaultdict(list)
-        for n, product in enumerate(products):
+        for n, product in enumerate(self._products):
             for name, value in product.attributes.items():
                 if product.category and askable(name, value) and not told(product, name, value):
                     holders[product.category, name].append(n)
-        self._holders = {
+        return {
             key: rows
             for key, rows in holders.items()
-            if len({products[n].attributes[key[1]] for n in rows}) >= LEAST_VALUES
+            if len({self._products[n].attributes[key[1]] for n in rows}) >= LEAST_VALUES
         }
-        self._pool = [(n, name) for (_, name), rows in self._holders.items() for n in rows]
+
+    @cached_property
+    def _pool(self) -> list[tuple[int, str]]:
+        """Every product with every attribute that it may be asked for."""
+        return [(n, name) for (_, name), rows in self._holders.items() for n in rows]
 
     def make(self, count: int, seed: int) -> list[Group]:
         """That many groups of FACT_ITEMS pairs, or none where the catalogue has no attributes to ask for."""

@@ -108,11 +108,11 @@ def collate(
     return Batch(torch.tensor(ids), torch.tensor(positions), spans, tuple(blocks), kept, torch.tensor(starts))
 
 
-def working_dtype(device: torch.device) -> torch.dtype:
-    """What matrix products are computed in: bfloat16, but float32 on a CPU that would emulate it."""
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """A context whose matrix products are in bfloat16, or in float32 on a CPU that would emulate it."""
     known = torch.cpu.get_capabilities() if device.type == "cpu" else {"avx512_bf16": True}
     native = any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return torch.bfloat16 if native else torch.float32
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=native)
 
 
 class Layer(nn.Module):

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from transformers import BertModel
 from transformers.utils import logging as transformers_logging
 
-from models.train.network import working_dtype
+from models.train.network import mixed_precision
 from models.train.queries import words
 
 if TYPE_CHECKING:
@@ -52,13 +52,12 @@ class SentenceEncoder:
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield (row numbers, unit vectors float32 [rows, 384]) in order of length, so that padding stays small."""
         order = np.argsort([len(t) for t in texts], kind="stable")
-        dtype = working_dtype(self._device)  # bfloat16 moves a cosine by less than 0.01
         for start in range(0, len(order), block):
             rows = order[start : start + block]
             encodings = self._tokenizer.encode_batch([texts[int(r)] for r in rows])
             ids = torch.tensor([e.ids for e in encodings], device=self._device)
             mask = torch.tensor([e.attention_mask for e in encodings], device=self._device)
-            with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not torch.float32):
+            with mixed_precision(self._device):  # bfloat16 moves a cosine by less than 0.01
                 states = self._model(ids, mask).last_hidden_state.float()  # [rows, L, 384]
             pooled = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
             yield rows, F.normalize(pooled, dim=1).cpu().numpy()
