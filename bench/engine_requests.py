@@ -95,20 +95,27 @@ def load_requests(checkpoint: Path, items: int) -> list[Request]:
     """The pairs grouped by query in requests of `items`; what is left of a query at the end is not used."""
     manifest = load_manifest(checkpoint)
     writer = PromptWriter(manifest, FieldTokenizer(checkpoint))
+    requests = []
+    for query, chunk, chosen in grouped_pairs(items):
+        prompt = writer.write(query, chunk, chosen)
+        texts = tuple(f"{i.title} {i.brand} {i.attributes} {i.description}" for i in chosen)
+        asked = f"{query} {chunk}" if chunk else query
+        requests.append(Request(prompt.prefix.ids, tuple(s.ids for s in prompt.suffixes), asked, texts))
+    order = np.random.default_rng(3).permutation(len(requests))
+    return [requests[n] for n in order]
+
+
+def grouped_pairs(items: int) -> list[tuple[str, str | None, list[Item]]]:
+    """(query, chunk, items) of the committed pairs, so many items of one query each."""
     groups: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
     for line in PAIRS.read_text().splitlines():
         row = json.loads(line)
         groups.setdefault((row["query"], row["chunk"]), []).append(row["item"])
-    requests = []
-    for (query, chunk), rows in groups.items():
-        for start in range(0, len(rows) - items + 1, items):
-            chosen = [_item(row) for row in rows[start : start + items]]
-            prompt = writer.write(query, chunk, chosen)
-            texts = tuple(f"{i.title} {i.brand} {i.attributes} {i.description}" for i in chosen)
-            asked = f"{query} {chunk}" if chunk else query
-            requests.append(Request(prompt.prefix.ids, tuple(s.ids for s in prompt.suffixes), asked, texts))
-    order = np.random.default_rng(3).permutation(len(requests))
-    return [requests[n] for n in order]
+    return [
+        (query, chunk, [_item(row) for row in rows[start : start + items]])
+        for (query, chunk), rows in groups.items()
+        for start in range(0, len(rows) - items + 1, items)
+    ]
 
 
 def _item(row: dict[str, Any]) -> Item:
