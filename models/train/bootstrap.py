@@ -26,7 +26,7 @@ from models.prompt import PromptWriter
 from models.tokenizer import FieldTokenizer
 from models.train import minilm
 from models.train.examples import ExampleWriter, rule_tiers
-from models.train.facts import FACT_ITEMS
+from models.train.facts import FACT_ITEMS, followed, shares, told_answers
 from models.train.network import mixed_precision
 from models.train.pairs import ITEMS
 from models.train.release import labelled_rows
@@ -37,6 +37,8 @@ from models.train.template import initial_manifest
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from models.catalogue import Product
     from models.train.examples import Examples
@@ -167,7 +169,8 @@ class Bootstrap:
             fused=True,
         )
         self.step = 0
-        self._read: list[bool] = []  # of the items whose fact a chunk told, which were judged right since the last log
+        self._read: list[bool] = []  # since the last log; see told_answers
+        self._followed: list[bool] = []  # see followed
 
     def run(self) -> dict[str, Any]:
         """Train to the end, from the last saved state when there is one.
@@ -184,6 +187,8 @@ class Bootstrap:
             groups, made = self._round(0), 0  # fits the ordinal map
             self._valid.pairs.ordinal = self._train.pairs.ordinal
         validation = self._valid.pairs.make(self._valid.queries.make(self.config.validation_groups, 7), 7)
+        if self.config.fact_groups:
+            validation += self._valid.facts.make(2 * self.config.validation_groups, 7)
         figures: dict[str, Any] = {}
         started, first = time.monotonic(), self.step
         while self.step < self.config.steps:
@@ -197,9 +202,9 @@ class Bootstrap:
             self._progress(f"train (loss {label_loss:.3f})", self.step, self.config.steps)
             if self.step % 25 == 0:
                 speed = (self.step - first) * self.config.groups_per_step * ITEMS / (time.monotonic() - started)
-                read = {"read": round(sum(self._read) / len(self._read), 3)} if self._read else {}
+                read = shares(read=self._read, followed=self._followed)
                 self._log(label_loss=label_loss, text_loss=text_loss, **read, pairs_per_s=round(speed, 1))
-                self._read = []
+                self._read, self._followed = [], []
             if self.step % self.config.checkpoint_steps == 0 or self.step == self.config.steps:
                 figures = self.validate(validation)
                 self._log(**figures)
@@ -227,7 +232,9 @@ class Bootstrap:
         examples = self._train_writer.write(groups, self.config.seed * 10_000_000 + self.step)
         with mixed_precision(self._device):
             label_loss, text_loss, logits = losses(self.decoder, _move(examples, self._device), self._labels)
-        self._read += told_answers(groups, logits.argmax(-1).tolist())
+        answers = logits.argmax(-1).tolist()
+        self._read += told_answers(groups, answers)
+        self._followed += followed(groups, answers)
         loss = label_loss + self.config.text_weight * text_loss
         if not math.isfinite(loss.item()):
             raise TrainingError(f"the loss is {loss.item()} at step {self.step}: lower learning_rate and resume")
@@ -239,19 +246,22 @@ class Bootstrap:
 
     @torch.inference_mode()
     def validate(self, groups: Sequence[Group]) -> dict[str, Any]:
-        """Figures on held-out products: loss, accuracy and AUC on rule-labelled pairs."""
-        logits, loss = [], 0.0
-        for start in range(0, len(groups), 16):
-            part = groups[start : start + 16]
-            examples = self._valid_writer.write(part, start, rationales=False)
-            with mixed_precision(self._device):
-                label_loss, _, found = losses(self.decoder, _move(examples, self._device), self._labels)
-            loss += label_loss.item() * len(part) / len(groups)
-            logits.append(found.float().cpu())
-        p = torch.cat(logits).softmax(-1).numpy()
+        """Figures on held-out products.
+
+        Returns:
+            Of a retriever's candidates loss, accuracy and AUC on the rule-labelled pairs; of groups that ask for a fact
+            how often one that is told is read, and another's is followed (facts.py).
+        """
+        facts = [g for g in groups if g.fact is not None]
+        groups = [g for g in groups if g.fact is None]
+        read: dict[str, float] = {}
+        if facts:
+            answers = self._judged(facts)[0].argmax(-1).tolist()
+            read = shares(valid_read=told_answers(facts, answers), valid_followed=followed(facts, answers))
+        p, loss = self._judged(groups)
         tiers = np.array(rule_tiers(groups))
         known = tiers >= 0
-        figures = {"valid_loss": round(loss, 4), "valid_pairs": int(known.sum())}
+        figures = {"valid_loss": round(loss, 4), "valid_pairs": int(known.sum()), **read}
         if not known.any():  # a catalogue whose titles tell no category: the rules are silent, the loss is not
             return figures
         good, score = tiers[known] <= 1, p[known] @ np.linspace(1, 0, p.shape[1])
@@ -260,6 +270,18 @@ class Bootstrap:
         auc = (ranks[good].sum() - positives * (positives + 1) / 2) / max(1, positives * int((~good).sum()))
         accuracy = float((p[known].argmax(-1) == tiers[known]).mean())
         return {**figures, "valid_accuracy": round(accuracy, 4), "valid_auc": round(float(auc), 4)}
+
+    def _judged(self, groups: Sequence[Group]) -> tuple[NDArray[np.float32], float]:
+        """Label probabilities [N, TIERS] of all pairs, and the mean loss."""
+        logits, loss = [], 0.0
+        for start in range(0, len(groups), 16):
+            part = groups[start : start + 16]
+            examples = self._valid_writer.write(part, start, rationales=False)
+            with mixed_precision(self._device):
+                label_loss, _, found = losses(self.decoder, _move(examples, self._device), self._labels)
+            loss += label_loss.item() * len(part) / len(groups)
+            logits.append(found.float().cpu())
+        return torch.cat(logits).softmax(-1).numpy(), loss
 
     def _log(self, **figures: Any) -> None:
         with (self.folder / LOG).open("a") as file:
@@ -304,16 +326,6 @@ def blended(decoder: Decoder, base: Decoder, share: float) -> dict[str, torch.Te
     """Weights between two decoders of one shape, `share` of the way to the base (Wortsman et al., 2109.01903)."""
     theirs = base.state_dict()
     return {name: torch.lerp(mine.cpu(), theirs[name], share) for name, mine in decoder.state_dict().items()}
-
-
-def told_answers(groups: Sequence[Group], tiers: Sequence[int]) -> list[bool]:
-    """Whether the tier is right, for each pair whose deciding fact the chunk tells; tiers are of all pairs in order."""
-    pairs = ((g, n, j) for g in groups for n, j in zip(g.items, g.judgements, strict=True))
-    return [
-        judgement is not None and tier == judgement.tier
-        for (group, n, judgement), tier in zip(pairs, tiers, strict=True)
-        if group.fact is not None and n in group.fact.subjects
-    ]
 
 
 def _move(examples: Examples, device: torch.device) -> Examples:

@@ -1,13 +1,15 @@
 """Training groups whose deciding fact is in no item: only a chunk can tell it, and only of the product it speaks of.
 
 A query asks for an attribute value ("black toner"); two items of that type come without the attribute. The chunk tells
-the value of one of them or of both, or another product's, or something else, or there is none. Two items of a kind
-teach whose fact a chunk states. Tiers are what is true of the products, whatever the chunk says; where it says nothing
-of an item, the best answer is how often such a wish is met, and the draw makes that one time in two.
+the value of one of them or of both, or another product's, or something else, or there is none. Tiers are what is true
+of the products, whatever the chunk says.
+
+Whose fact it is must be learned, and nothing else may give it away. So each of the two items and each stranger has the
+asked value one time in two, independently: a chunk about somebody else says nothing of an item, neither what it states
+nor the opposite, and the best answer is the one without a chunk. Where the chunk speaks of both and their values
+differ, only the names tell which is which. Now and then nobody knows the second item's value: 3-Related.
 
 This is the training side of the context test set (data/probes.py): the same idea on other products, in more words.
-Unlike there, a chunk about another product tells that product's own value, drawn without regard to the verdict: a
-model must not learn that a stranger's chunk means the opposite of what it says.
 """
 
 from __future__ import annotations
@@ -25,14 +27,17 @@ from models.train.pairs import Fact, Group, rule_target
 from models.train.queries import Query, askable, spoken
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from models.catalogue import Product
     from models.train.queries import QueryMaker
+    from models.train.rules import Judgement
 
 FACT_ITEMS: Final = 2  # a subject and a sibling
-_ONE, _BOTH, _DECOY, _USELESS = 0.35, 0.7, 0.82, 0.9  # of a draw: whom the chunk speaks of; above, there is none
-_UNLIKE: Final = 0.75  # of the siblings have another value than the subject
+_ONE, _BOTH, _DECOY, _USELESS = 0.35, 0.65, 0.82, 0.9  # of a draw: whom the chunk speaks of; above, there is none
+_SILENT: Final = 0.12  # of the siblings are products whose value the catalogue does not tell
+_KIN: Final = 0.3  # of the siblings are of the subject's brand, where there are any
+_EITHER: Final = (rule_target(rules.EXCELLENT) + rule_target(rules.MISMATCH)) / 2
 _TRIES: Final = 20
 
 
@@ -67,6 +72,17 @@ class FactMaker:
         """Every product with every attribute that it may be asked for."""
         return [(n, name) for (_, name), rows in self._holders.items() for n in rows]
 
+    @cached_property
+    def _silent(self) -> dict[tuple[str, str], list[int]]:
+        """(category, attribute) -> products of the category that do not have the attribute."""
+        by_category: dict[str, list[int]] = defaultdict(list)
+        for n, product in enumerate(self._products):
+            by_category[product.category].append(n)
+        return {
+            (category, name): [n for n in by_category[category] if name not in self._products[n].attributes]
+            for category, name in self._holders
+        }
+
     def make(self, count: int, seed: int) -> list[Group]:
         """That many groups of FACT_ITEMS pairs, or none where the catalogue has no attributes to ask for."""
         rng = random.Random(seed)
@@ -81,47 +97,67 @@ class FactMaker:
 
     def _group(self, subject: int, name: str, rng: random.Random) -> Group | None:
         product = self._products[subject]
-        others = [n for n in self._holders[product.category, name] if n != subject]
+        key = (product.category, name)
+        others = [n for n in self._holders[key] if n != subject]
         true = product.attributes[name]
-        unlike = [n for n in others if self._products[n].attributes[name].lower() != true.lower()]
-        if not unlike:
+        values = [v for n in others if (v := self._products[n].attributes[name]).lower() != true.lower()]
+        if not values:
             return None
-        values = [self._products[n].attributes[name] for n in unlike]
-        # A sibling of another value is judged wrong by whoever reads a chunk without minding whose fact it states.
-        near = unlike if rng.random() < _UNLIKE else others
+        asked = true if _coin(rng) else rng.choice(values)
+        having, lacking = ([n for n in others if self._has(n, name, asked) is has] for has in (True, False))
+        if not having or not lacking:
+            return None  # what a sibling has would follow from what the subject has
+        near = having if _coin(rng) else lacking
+        if self._silent[key] and rng.random() < _SILENT:
+            near = self._silent[key]
         kin = [n for n in near if self._products[n].brand == product.brand]
-        sibling = rng.choice(kin if kin and rng.random() < 0.5 else near)  # noqa: PLR2004 - one in two
-        asked = true if rng.random() < 0.5 else rng.choice(values)  # noqa: PLR2004 - one in two
-        type_name, accepted = self._queries.asked(product.category, rng)
+        items = (subject, rng.choice(kin if kin and rng.random() < _KIN else near))
+        query = self._query(product.category, name, asked, rng)
+        judged = tuple(rules.judge(query, self._products[n]) for n in items)
+        if any(j is None or j.tier != self._tier(n, name, asked) for n, j in zip(items, judged, strict=True)):
+            return None  # an item's own words say more than its attribute
+        strangers = [n for n in (having if _coin(rng) else lacking) if n not in items]
+        fact = self._fact(items, name, asked, strangers, rng)
+        targets = np.stack([rule_target(j.tier) for j in judged if j is not None])
+        if fact.claim is not None:
+            untold = [n not in fact.subjects for n in items]
+            targets[untold] = (targets[untold] + _EITHER) / 2  # less noise: mostly a coin decided what is true
+        return Group(query, items, targets, judged, None, card_helps=False, fact=fact)
+
+    def _query(self, category: str, name: str, asked: str, rng: random.Random) -> Query:
+        type_name, accepted = self._queries.asked(category, rng)
         value = spoken(name, asked)
         text = f"{value} {type_name}" if rng.random() < 0.85 else f"{type_name} {value}"  # noqa: PLR2004 - as people do
-        query = Query(text, "attribute_type", accepted, values=((name, asked),))
-        items = (subject, sibling)
-        judged = tuple(rules.judge(query, self._products[n]) for n in items)
-        if any(
-            j is None or (j.tier == rules.EXCELLENT) != self._has(n, name, asked)
-            for n, j in zip(items, judged, strict=True)
-        ):
-            return None  # an item's own words say more than its attribute
-        targets = np.stack([rule_target(j.tier) for j in judged if j is not None])
-        return Group(query, items, targets, judged, None, card_helps=False, fact=self._fact(items, name, others, rng))
+        return Query(text, "attribute_type", accepted, values=((name, asked),))
 
     def _has(self, n: int, name: str, asked: str) -> bool:
         return self._products[n].attributes[name].lower() == asked.lower()
 
-    def _fact(self, items: tuple[int, int], name: str, others: Sequence[int], rng: random.Random) -> Fact:
+    def _tier(self, n: int, name: str, asked: str) -> int:
+        if name not in self._products[n].attributes:
+            return rules.RELATED
+        return rules.EXCELLENT if self._has(n, name, asked) else rules.MISMATCH
+
+    def _fact(
+        self, items: tuple[int, int], name: str, asked: str, strangers: Sequence[int], rng: random.Random
+    ) -> Fact:
         draw = rng.random()
-        if draw < _BOTH:
-            subjects = items[:1] if draw < _ONE else tuple(rng.sample(items, len(items)))
-            chunk = " ".join(statement(self._products[n], name, rng) for n in subjects)
-            return Fact(name, chunk, subjects)
-        decoys = [n for n in others if n != items[1]]
-        if draw < _DECOY and decoys:
-            return Fact(name, statement(self._products[rng.choice(decoys)], name, rng))
+        known = [n for n in items if name in self._products[n].attributes]
+        if _ONE <= draw < _BOTH and len(known) == FACT_ITEMS:
+            both = tuple(rng.sample(items, len(items)))
+            return Fact(name, " ".join(statement(self._products[n], name, rng) for n in both), both)
+        if draw < _BOTH or (draw < _DECOY and strangers):
+            n = rng.choice(known if draw < _BOTH else strangers)
+            chunk, claim = statement(self._products[n], name, rng), self._tier(n, name, asked)
+            return Fact(name, chunk, (n,) if draw < _BOTH else (), claim)
         if draw < _USELESS:
-            stranger = rng.choice(self._products)
-            return Fact(name, f"{stranger.title}: {stranger.description or stranger.category or stranger.brand}")
+            other = rng.choice(self._products)
+            return Fact(name, f"{other.title}: {other.description or other.category or other.brand}")
         return Fact(name)
+
+
+def _coin(rng: random.Random) -> bool:
+    return rng.random() < 0.5  # noqa: PLR2004 - one time in two
 
 
 def statement(product: Product, name: str, rng: random.Random) -> str:
@@ -142,3 +178,36 @@ def statement(product: Product, name: str, rng: random.Random) -> str:
     names = [name, *rng.sample(others, min(len(others), count))]
     rng.shuffle(names)
     return f"{subject}: {', '.join(f'{n} {product.attributes[n]}' for n in names)}."
+
+
+def told_answers(groups: Sequence[Group], tiers: Sequence[int]) -> list[bool]:
+    """Whether the tier is right, for each pair whose deciding fact the chunk tells; tiers are of all pairs in order."""
+    return [
+        judgement is not None and tier == judgement.tier
+        for fact, n, judgement, tier in _pairs(groups, tiers)
+        if n in fact.subjects
+    ]
+
+
+def followed(groups: Sequence[Group], tiers: Sequence[int]) -> list[bool]:
+    """Whether the tier is what a chunk about another product claims, for each pair that may be misled by one.
+
+    A judge that minds whose fact it is does so as often as that tier is the true one by chance: about one time in two.
+    """
+    return [
+        tier == fact.claim
+        for fact, n, _, tier in _pairs(groups, tiers)
+        if fact.claim is not None and n not in fact.subjects
+    ]
+
+
+def shares(**answers: Sequence[bool]) -> dict[str, float]:
+    """Share of the true ones, by name; nothing of what was not asked."""
+    return {name: round(sum(given) / len(given), 3) for name, given in answers.items() if given}
+
+
+def _pairs(groups: Sequence[Group], tiers: Sequence[int]) -> Iterator[tuple[Fact, int, Judgement | None, int]]:
+    pairs = ((g.fact, n, j) for g in groups for n, j in zip(g.items, g.judgements, strict=True))
+    for (fact, n, judgement), tier in zip(pairs, tiers, strict=True):
+        if fact is not None:
+            yield fact, n, judgement, tier

@@ -57,11 +57,13 @@ class Fact:
         name: of the attribute.
         chunk: what is read instead; empty for nothing.
         subjects: numbers of the products among the items whose value the chunk tells.
+        claim: the tier that the one value it states would give, to whoever takes it for their own.
     """
 
     name: str
     chunk: str = ""
     subjects: tuple[int, ...] = ()
+    claim: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
