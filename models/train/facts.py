@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from models.train.rules import Judgement
 
 FACT_ITEMS: Final = 2  # a subject and a sibling
-_ONE, _BOTH, _DECOY, _USELESS = 0.35, 0.65, 0.82, 0.9  # of a draw: whom the chunk speaks of; above, there is none
+_ONE, _BOTH, _DECOY, _USELESS = 0.3, 0.55, 0.7, 0.88  # of a draw: whom the chunk speaks of; above, there is none
 _SILENT: Final = 0.12  # of the siblings are products whose value the catalogue does not tell
 _KIN: Final = 0.3  # of the siblings are of the subject's brand, where there are any
 _EITHER: Final = (rule_target(rules.EXCELLENT) + rule_target(rules.MISMATCH)) / 2
@@ -151,9 +151,15 @@ class FactMaker:
             chunk, claim = statement(self._products[n], name, rng), self._tier(n, name, asked)
             return Fact(name, chunk, (n,) if draw < _BOTH else (), claim)
         if draw < _USELESS:
-            other = rng.choice(self._products)
-            return Fact(name, f"{other.title}: {other.description or other.category or other.brand}")
+            return Fact(name, self._useless(self._products[items[0]].category, rng))
         return Fact(name)
+
+    def _useless(self, category: str, rng: random.Random) -> str:
+        """A chunk about a product of another kind: its description, or something of its attributes."""
+        other = rng.choice(self._products)
+        if other.category != category and other.attributes and _coin(rng):
+            return statement(other, rng.choice(list(other.attributes)), rng)
+        return f"{other.title}: {other.description or other.category or other.brand}"
 
 
 def _coin(rng: random.Random) -> bool:
