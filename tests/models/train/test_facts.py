@@ -30,7 +30,7 @@ MATERIALS = ("steel", "wood", "glass")
 def told_nowhere(stock: list[Product]) -> list[Product]:
     """The stock, with a material that no title or description names; of every fifth, nobody knows it."""
     return [
-        replace(p, attributes=p.attributes | ({"material": MATERIALS[n % 3]} if n % 5 else {}))
+        replace(p, attributes={**p.attributes, "material": MATERIALS[n % 3]}) if n % 5 else p
         for n, p in enumerate(stock)
     ]
 
