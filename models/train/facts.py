@@ -155,7 +155,7 @@ class FactMaker:
         return Fact(name)
 
     def _useless(self, category: str, rng: random.Random) -> str:
-        """A chunk about a product of another kind: its description, or something of its attributes."""
+        """A chunk that claims nothing: some product's description, or an attribute of one of another kind."""
         other = rng.choice(self._products)
         if other.category != category and other.attributes and _coin(rng):
             return statement(other, rng.choice(list(other.attributes)), rng)

@@ -77,7 +77,8 @@ def test_whom_the_chunk_speaks_of(told_nowhere: list[Product], groups: list[Grou
         assert group.fact is not None
         uses = [context_use(group, n, []) for n in group.items]
         told = set(group.fact.subjects)
-        kinds.add(len(told) if told else "stranger" if group.fact.claim else "other" if group.fact.chunk else "none")
+        misleads = group.fact.claim is not None  # tier 0 is a claim too
+        kinds.add(len(told) if told else "stranger" if misleads else "other" if group.fact.chunk else "none")
         assert uses == [ContextUse.ADOPT if n in told else ContextUse.IGNORE for n in group.items]
         assert all(told_nowhere[n].attributes["material"] in group.fact.chunk for n in told)
         if len(told) == 1:
