@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from models.manifest import SHIPPED, load_manifest
 from models.train import minilm
-from models.train.bootstrap import BootstrapConfig
+from models.train.data.held_out import split_products
 from models.train.data.probes import probes
 from models.train.data.schema import Row, RowItem, parse_row, write_training_rows
 from models.train.data.split import split
 from models.train.examples import visible_item
 from models.train.release import labelled_rows
-from models.train.sides import Side, split_products
+from models.train.sides import Side
 from models.train.teacher import SentenceEncoder
 from service.commands.knowledge import read_products
 from service.commands.train import training_catalogue
@@ -82,7 +82,7 @@ def write_rows(catalogue: Path, folder: Path, sizes: Sizes, progress: Callable[[
     encoder = SentenceEncoder(minilm.encoder_folder())
     train, held = (
         Side(products, cards, rows, encoder=encoder, progress=progress, folder=folder)
-        for rows in split_products(products, BootstrapConfig().held_out)
+        for rows in split_products(products)
     )
     groups = train.pairs.make(train.queries.make(sizes.train_queries, 101), 101)
     held.pairs.ordinal = train.pairs.ordinal

@@ -25,12 +25,13 @@ from models.errors import TrainingError
 from models.prompt import PromptWriter
 from models.tokenizer import FieldTokenizer
 from models.train import minilm
+from models.train.data.held_out import HELD_OUT, split_products
 from models.train.examples import ExampleWriter, rule_tiers
 from models.train.facts import FACT_ITEMS, followed, shares, told_answers
 from models.train.network import mixed_precision
 from models.train.pairs import ITEMS
 from models.train.release import labelled_rows
-from models.train.sides import Side, split_products
+from models.train.sides import Side
 from models.train.teacher import OrdinalMap, SentenceEncoder
 from models.train.template import initial_manifest
 
@@ -79,7 +80,7 @@ class BootstrapConfig:
     decay_share: float = 0.3
     weight_decay: float = 0.01
     text_weight: float = 0.15
-    held_out: float = 0.08
+    held_out: float = HELD_OUT
     validation_groups: int = 256
     checkpoint_steps: int = 250
     seed: int = 1

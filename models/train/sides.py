@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 from models.train.facts import FactMaker
@@ -54,19 +53,3 @@ class Side:
         self.queries = QueryMaker(self.products, devices)
         self.facts = FactMaker(self.products, self.queries)
         self.pairs = PairMaker(self.products, self.cards, encoder, progress, folder)
-
-
-def split_products(products: Sequence[Product], held_out: float) -> tuple[list[int], list[int]]:
-    """(training, held-out) product numbers; a product's id alone decides, the same on every machine and in every run.
-
-    Args:
-        products: of a catalogue.
-        held_out: share to hold out.
-    """
-    held = {n for n, product in enumerate(products) if _draw(product.id) < held_out}
-    return [n for n in range(len(products)) if n not in held], sorted(held)
-
-
-def _draw(text: str) -> float:
-    """A fixed number in [0, 1) for an id."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32

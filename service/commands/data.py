@@ -19,6 +19,7 @@ from models.rows import read_rows
 from models.tiers import softmax
 from models.tokenizer import FieldTokenizer
 from models.train.data.check import check as check_files
+from models.train.data.held_out import split_products
 from models.train.data.mining import MiningConfig, mine, read_clicks
 from models.train.data.probes import probes as make_probes
 from models.train.data.relabel import suspects
@@ -179,15 +180,23 @@ def probes(
     output: Output,
     attributes: Attributes = None,
     columns: Columns = "",
-    count: Annotated[int, typer.Option(help="Probes; each is four rows.")] = 200,
+    count: Annotated[int, typer.Option(help="Probes; each is four rows. 800 show differences of 4 points.")] = 200,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal probes.")] = 1,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Only of the products that `tierwise train bootstrap` never sees.")
+    ] = False,
 ) -> None:
     """Make a context test set: facts withheld from the item, and the right, no, a useless or a misleading chunk.
 
-    `tierwise data probes --catalogue products.parquet --output probes.jsonl`
+    `tierwise data probes --catalogue products.parquet --held-out --output probes.jsonl`
+
+    `tierwise eval --probes probes.jsonl`
     """
     try:
-        written = write_training_rows(make_probes(_products(catalogue, attributes, columns), count, seed), output)
+        products = _products(catalogue, attributes, columns)
+        if held_out:
+            products = [products[n] for n in split_products(products)[1]]
+        written = write_training_rows(make_probes(products, count, seed), output)
     except _EXPECTED as error:
         _stop("probes", error)
     typer.echo(f"{output}: {written:,} rows")

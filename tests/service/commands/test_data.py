@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
 
+from models.catalogue import Product
+from models.train.data.held_out import split_products
 from service.cli import COMMANDS, load_command
 
 if TYPE_CHECKING:
@@ -138,6 +141,18 @@ def test_probes(catalogue: Path, tmp_path: Path) -> None:
     result = run("probes", "--catalogue", str(catalogue), "--output", str(out), "--count", "3")
     assert result.exit_code == 0, result.output
     assert len(out.read_text().splitlines()) == 12
+
+
+def test_probes_of_held_out_products(tmp_path: Path) -> None:
+    """Told to, it asks only of products that the bootstrap holds out, and of every one of them in time."""
+    colours = ("black", "red", "white", "blue")
+    products = [Product(f"m{n}", f"Acme X{n}", "", "mouse", {"colour": colours[n % 4]}) for n in range(200)]
+    held = {products[n].id for n in split_products(products)[1]}
+    out = tmp_path / "probes.jsonl"
+    catalogue = written(tmp_path / "many.jsonl", [asdict(product) for product in products])
+    result = run("probes", "--catalogue", str(catalogue), "--output", str(out), "--count", str(len(held)), "--held-out")
+    assert result.exit_code == 0, result.output
+    assert {json.loads(line)["item"]["id"] for line in out.read_text().splitlines()} == held
 
 
 def test_suspects(tmp_path: Path) -> None:
