@@ -67,8 +67,6 @@ class BootstrapConfig:
         seed: of everything.
         name: of the checkpoint.
         base: id of the checkpoint that the run starts from; empty for the sentence encoder's weights.
-        blend: share of the base in the resulting weights (2109.01903): what the base knew fades less, and what is new
-            nearly stays. May be changed when a run resumes.
     """
 
     pairs: int = 500_000
@@ -86,7 +84,6 @@ class BootstrapConfig:
     seed: int = 1
     name: str = "tierwise-mini"
     base: str = ""
-    blend: float = 0.0
 
     @property
     def fact_groups(self) -> int:
@@ -145,7 +142,6 @@ class Bootstrap:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(config.seed)
         encoder_folder = minilm.encoder_folder()
-        self._base = base
         first = minilm.trained_decoder(base) if base else minilm.initial_decoder(encoder_folder, seed=config.seed)
         self.decoder = first.to(self._device)
         folder.mkdir(parents=True, exist_ok=True)
@@ -210,10 +206,6 @@ class Bootstrap:
                 figures = self.validate(validation)
                 self._log(**figures)
                 self._save()
-        if self._base is not None and self.config.blend:
-            self.decoder.load_state_dict(blended(self.decoder, minilm.trained_decoder(self._base), self.config.blend))
-            figures = self.validate(validation)
-            self._log(blend=self.config.blend, **figures)
         minilm.write_weights(self.decoder, minilm.encoder_folder(), self.folder / "checkpoint")
         return figures
 
@@ -310,7 +302,7 @@ class Bootstrap:
         changed = {
             name
             for name, value in asdict(self.config).items()
-            if state["config"].get(name) != value and name not in ("pairs", "decay_share", "checkpoint_steps", "blend")
+            if state["config"].get(name) != value and name not in ("pairs", "decay_share", "checkpoint_steps")
         }
         if changed:
             raise TrainingError(
@@ -321,12 +313,6 @@ class Bootstrap:
         self.step = state["step"]
         slope, *thresholds = state["ordinal"]
         self._train.pairs.ordinal = self._valid.pairs.ordinal = OrdinalMap(slope, tuple(thresholds))
-
-
-def blended(decoder: Decoder, base: Decoder, share: float) -> dict[str, torch.Tensor]:
-    """Weights between two decoders of one shape, `share` of the way to the base (Wortsman et al., 2109.01903)."""
-    theirs = base.state_dict()
-    return {name: torch.lerp(mine.cpu(), theirs[name], share) for name, mine in decoder.state_dict().items()}
 
 
 def _move(examples: Examples, device: torch.device) -> Examples:

@@ -26,7 +26,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from models.engines.onnx.architecture import read_architecture
 from models.errors import CheckpointError, TrainingError
 from models.manifest import MANIFEST_NAME, load_manifest
-from models.train.data.schema import read_training_rows
+from models.train.data.schema import read_training_rows, tier_column
 from models.train.release import release
 from models.train.stages.adapter import ADAPTER, describe_adapter, save_adapter
 from models.train.stages.figures import figures
@@ -267,12 +267,13 @@ def finish(trainer: Any, base: Base, config: StageConfig, record: dict[str, Any]
     paths = {name for name, value in config if isinstance(value, Path)}
     training = {
         "settings": config.model_dump(mode="json", exclude={"base", *paths}),
-        **origin(base, config),
+        **origin(base.folder, config.base),
         "libraries": {name: version(name) for name in ("torch", "transformers", "trl")},
         **record,
     }
-    reference = reference_engine(folder, base)
-    manifest = asyncio.run(release(folder, base.manifest, [flat(row, base) for row in rows], training, reference))
+    reference = reference_engine(folder, base.manifest)
+    canaries = [canary_row(row, base.manifest) for row in rows]
+    manifest = asyncio.run(release(folder, base.manifest, canaries, training, reference))
     if adapted:
         describe_adapter(config.output / ADAPTER, base.folder, manifest)
     report = measured(folder, base, manifest, rows) if rows else {}
@@ -280,11 +281,16 @@ def finish(trainer: Any, base: Base, config: StageConfig, record: dict[str, Any]
     return report
 
 
-def origin(base: Base, config: StageConfig) -> dict[str, Any]:
-    """What a run started from, for the manifest: ids and records, never a path of the machine it ran on."""
-    if not (base.folder / MANIFEST_NAME).is_file():
-        return {"base": base.folder.name if Path(config.base).is_dir() else config.base}
-    known = load_manifest(base.folder)
+def origin(folder: Path, name: str) -> dict[str, Any]:
+    """What a checkpoint came from, for the manifest: ids and records, never a path of the machine it was made on.
+
+    Args:
+        folder: the base's files.
+        name: what the base was asked for by, a folder or a model's name.
+    """
+    if not (folder / MANIFEST_NAME).is_file():
+        return {"base": folder.name if Path(name).is_dir() else name}
+    known = load_manifest(folder)
     return {"base": known.checkpoint_id, "before": known.training}
 
 
@@ -306,18 +312,14 @@ def write_checkpoint(model: Any, base: Base, folder: Path) -> None:
         path.chmod(0o644)  # a service runs as somebody else
 
 
-def reference_engine(folder: Path, base: Base) -> Engine | None:
+def reference_engine(folder: Path, manifest: Manifest) -> Engine | None:
     """None where the embedded engine can compute the checkpoint in float32; else transformers itself."""
     try:
         read_architecture(folder)
     except CheckpointError:
         model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32).eval()
-        return ReferenceEngine(
-            model,
-            base.manifest.label_token_ids,
-            base.tokenizer.pad_token_id,
-            [base.manifest.rationale.end_token_id],
-        )
+        end = manifest.rationale.end_token_id
+        return ReferenceEngine(model, manifest.label_token_ids, end, [end])
     return None
 
 
@@ -329,9 +331,11 @@ def measured(folder: Path, base: Base, manifest: Manifest, rows: Sequence[Row]) 
     return {"rows": len(rows), **figures(found, [base.answers.tier(row) for row in rows], base.answers.good)}
 
 
-def flat(row: Row, base: Base) -> dict[str, Any]:
-    """A row as `release` takes it: the item's fields beside the query, the tier by name."""
-    tier = base.manifest.tiers[base.answers.tier(row)].name
+def canary_row(row: Row, manifest: Manifest) -> dict[str, Any]:
+    """A labelled row as `release` takes it: the item's fields beside the query, the tier by name."""
+    column = tier_column(row.tier or "", manifest.tiers)
+    assert column is not None  # noqa: S101 - read_training_rows has refused any other
+    tier = manifest.tiers[column].name
     context = {"context": row.context} if row.context else {}
     return {"query": row.query, "tier": tier, **row.item.model_dump(), **context}
 

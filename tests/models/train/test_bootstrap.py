@@ -96,22 +96,6 @@ def test_goes_on_from_a_checkpoint(
         start(tmp_path, CONFIG, tmp_path / "other")
 
 
-def test_blends_with_its_base(
-    start: Callable[..., Bootstrap], finished: tuple[Bootstrap, dict[str, Any], Path], tmp_path: Path
-) -> None:
-    """A finished run that is started again with a blend writes weights between its own and the base's."""
-    base = finished[2] / "checkpoint"
-    config = replace(CONFIG, pairs=2 * 2 * 8)
-    plain = start(tmp_path, config, base)
-    plain.run()
-    mixed = start(tmp_path, replace(config, blend=0.25), base)
-    mixed.run()
-    own, theirs = plain.decoder.state_dict(), finished[0].decoder.state_dict()
-    for name, tensor in mixed.decoder.state_dict().items():
-        torch.testing.assert_close(tensor, 0.75 * own[name] + 0.25 * theirs[name], atol=1e-3, rtol=1e-2)
-    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["blend"] == 0.25
-
-
 def test_shares_of_a_step() -> None:
     """A quarter of 16 groups of 8 pairs are 16 groups of 2 whose fact a chunk tells; a step keeps its pairs."""
     config = BootstrapConfig(fact_share=0.25)
