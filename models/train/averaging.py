@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from models.errors import TrainingError
 from models.train.release import checkpoint_files, release
 from models.train.stages.base import manifest_of
-from models.train.stages.run import canary_row, origin, reference_engine
+from models.train.stages.finish import canary_row, origin, reference_engine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -161,8 +161,9 @@ for _name, _summary in STAGES.items():
 
 def _run_stage(name: str, path: Path, *, dry_run: bool) -> None:
     config = load_config(name, path)
+    from models.train.stages.finish import CHECKPOINT  # noqa: PLC0415
     from models.train.stages.registry import estimate_stage, run_stage  # noqa: PLC0415 - torch is an extra
-    from models.train.stages.run import CHECKPOINT, shown  # noqa: PLC0415
+    from models.train.stages.run import shown  # noqa: PLC0415
 
     with _bars() as progress:
         if dry_run:

@@ -131,6 +131,10 @@ class Row(_Frozen):
         """The cluster that decides on which side of a split the row falls."""
         return self.cluster or " ".join(query_words(self.query)) or self.query
 
+    def without_context(self) -> Row:
+        """The same pair with no chunk to use: what a judge is to say of it uses none either."""
+        return self.model_copy(update={"context": None, "context_use": None})
+
     @property
     def hard(self) -> bool:
         """Of one of the four hard kinds of query (2508.12365)."""

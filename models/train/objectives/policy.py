@@ -61,14 +61,13 @@ def kept_groups(right: Tensor, gamma: float) -> Tensor:
 
 
 def dropped_out(advantages: Tensor, kept: Tensor) -> Tensor:
-    """Zero the advantages of dropped groups; scale the others so that the batch's mean stays one over kept rows.
+    """Zero the advantages of dropped groups; those of a kept one count the same in every batch, as its KL does.
 
     Args:
         advantages: float [Q, G, ...].
         kept: bool [Q].
     """
-    scale = kept.float() * (kept.numel() / kept.sum().clamp(min=1))
-    return advantages * scale.view(-1, *([1] * (advantages.dim() - 1)))
+    return advantages * kept.view(-1, *([1] * (advantages.dim() - 1)))
 
 
 def clipped_objective(ratio: Tensor, advantages: Tensor, epsilon: float = 0.2) -> Tensor:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 GUIDED_SHARE: Final = 0.25  # of a batch, at most
 GUIDED_KEPT: Final = 4  # correct guided answers of a group, at most
-TOP_ACCURACY: Final = 0.9  # groups above it are dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +96,6 @@ def replacements(
     At most `limit` right guided answers, each in the place of the worst unguided answer that is left. One unguided
     answer always stays, so that the group has something to compare with.
     """
-    right = [i for i, ok in enumerate(guided_right) if ok][: min(limit, len(rewards) - 1)]
+    right = [i for i, ok in enumerate(guided_right) if ok][: max(0, min(limit, len(rewards) - 1))]
     worst = sorted(range(len(rewards)), key=lambda i: (rewards[i], i))
     return list(zip(worst, right, strict=False))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 from models.train.objectives.policy import kept_groups
 from models.train.objectives.shaping import (
+    GUIDED_KEPT,
     GUIDED_SHARE,
-    TOP_ACCURACY,
     replacements,
     replay_threshold,
     rule_gate,
@@ -30,7 +31,8 @@ class GuidedTrainer(RolloutTrainer):
     """GRPO with the shaped reward and adaptive guided replay.
 
     A failing group is sampled again with hints in the prompt; right guided answers replace its worst. They are learned
-    under the plain prompt, with the importance ratio against the guided behaviour policy, which TRL clips to 1 +- clip.
+    under the plain prompt. Their importance ratio against the guided behaviour policy is clipped to 1 +- clip from both
+    sides: TRL alone would leave a label that only the hint made likely next to no weight.
     """
 
     signals: ClassVar[tuple[str, ...]] = ("reward", "right", "rule_consistent")
@@ -43,13 +45,13 @@ class GuidedTrainer(RolloutTrainer):
         return reward, float(said.tier == gold.tier), float(rule_gate(said.tier, said.rationale))
 
     def kept(self, values: Tensor) -> Tensor:
-        """Groups of mixed worth, except those that are right nearly always (above 0.9).
+        """Groups of mixed worth, except those that are right nearly always (gamma, 0.9).
 
         All-wrong groups stay when their rewards differ: the shaped reward tells better mistakes from worse.
         """
         right = values[..., self.signals.index("right")]
-        mixed = values[..., 0].std(-1) > 0
-        return mixed & (kept_groups(right, TOP_ACCURACY) | (right.sum(-1) == 0))
+        mixed = values[..., 0].amax(-1) > values[..., 0].amin(-1)  # the deviation of equal rewards may round above 0
+        return mixed & (kept_groups(right, self.stage.gamma) | (right.sum(-1) == 0))
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._asked = [self.rows[x["row"]] for x in inputs]
@@ -88,14 +90,18 @@ class GuidedTrainer(RolloutTrainer):
             mine = guided[number * self.stage.guided : (number + 1) * self.stage.guided]
             worth = self.values(mine, [self._asked[start]] * len(mine))
             open_places = [n for n in range(start, start + size) if n not in self._guides]
-            found = replacements([values[n][0] for n in open_places], [bool(w[1]) and w[0] > 0 for w in worth])
+            found = replacements(
+                [values[n][0] for n in open_places],
+                [bool(w[1]) and w[0] > 0 for w in worth],
+                limit=GUIDED_KEPT - (size - len(open_places)),
+            )
             for place, guide in found[: max(0, room)]:
                 answers[open_places[place]] = mine[guide]
                 self._guides[open_places[place]] = hints[number * self.stage.guided]
                 room -= 1
 
     def complete(self, output: dict[str, Any], inputs: list[dict[str, Any]]) -> None:
-        """The behaviour policy's log-probabilities: under the hint for guided answers, under the prompt for others."""
+        """The behaviour policy's log-probabilities: under the prompt, or under the hint, which is clipped."""
         del inputs
         if not self._guides:
             return
@@ -114,4 +120,6 @@ class GuidedTrainer(RolloutTrainer):
             found, _, _ = self._get_per_token_logps_and_entropies(
                 self.model, ids, mask, length, self.args.per_device_train_batch_size
             )
-            output["old_per_token_logps"][places] = found
+            plain, clip = output["old_per_token_logps"][places], self.stage.clip
+            ratio = (plain - found).clamp(math.log(1 - clip), math.log(1 + clip))
+            output["old_per_token_logps"][places] = plain - ratio

@@ -103,7 +103,7 @@ class GrpoConfig(StageConfig):
     temperature: Positive = 0.99
     top_k: int = 100
     gamma: Positive = Field(default=0.9, description="keep a prompt when 0 < right < gamma * group")
-    clip: Positive = 0.2
+    clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
     kl: float = Field(default=0.02, ge=0)
     clamp: Positive = 2.0
     balanced: bool = Field(default=True, description="down-sample to equal tiers and take them in turns")
@@ -143,6 +143,13 @@ class AgrlConfig(GrpoConfig):
     guided: int = Field(
         default=8, ge=0, description="guided answers sampled of a failing prompt; 0 switches replay off"
     )
+
+    @model_validator(mode="after")
+    def _sampled_here(self) -> Self:
+        if self.guided and self.vllm != "off":
+            msg = "guided replay needs vllm: off, since TRL's correction for vLLM knows no hints; or set guided: 0"
+            raise ValueError(msg)
+        return self
 
 
 class SrpoConfig(GrpoConfig):

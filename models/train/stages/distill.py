@@ -1,13 +1,13 @@
 """`tierwise train distill`: a big judge's soft labels into a small one (arXiv 1503.02531, 2110.08551).
 
-The teacher is a checkpoint folder, which scores every row once (kept in `teacher.npy`, so that a run that is started
-again does not score again), or whatever wrote `probabilities` into the rows: an endpoint, an ensemble, several raters.
+The teacher is a checkpoint folder, which scores every row once (kept in a file, so that a run that is started again
+does not score again), or whatever wrote `probabilities` into the rows: an endpoint, an ensemble, several raters.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from models.train.answers import AnswerWriter
 from models.train.data.schema import read_training_rows
 from models.train.objectives.distillation import prototype_targets, soft_label_loss, tempered
 from models.train.stages.reader import label_logprobs, left_padded
-from models.train.stages.run import adapters, arguments, main_process_first
+from models.train.stages.run import adapters, arguments, made_once, main_process_first
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from models.train.data.schema import Row
     from models.train.stages.base import Base
     from models.train.stages.config import DistillConfig
-
-SCORED: Final = "teacher.npy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +78,11 @@ def teacher_rows(rows: Sequence[Row], base: Base, config: DistillConfig) -> NDAr
                 f"{config.train.name} has rows without probabilities, and no teacher is named to score them"
             )
         return np.array([row.probabilities for row in rows], dtype=np.float64)
-    path = config.output / SCORED
-    if path.is_file() and len(kept := np.load(path)) == len(rows):
-        found: NDArray[np.float64] = kept
-        return found
     manifest = load_manifest(config.teacher)
+    path = made_once(config, "teacher", ".npy", manifest.checkpoint_id, manifest.tiers_id)
+    if path.is_file():
+        found: NDArray[np.float64] = np.load(path)
+        return found
     if [t.name for t in manifest.tiers] != [t.name for t in base.manifest.tiers]:
         raise TrainingError(
             f"the teacher's tiers are {', '.join(t.name for t in manifest.tiers)}, the student's differ"

@@ -1,8 +1,8 @@
 """`tierwise train dyknow`: two rollout groups and posterior-driven inter-group advantage scaling (arXiv 2510.11122).
 
 The dataset holds each pair twice in a row: without its chunk (p) and with it (p'). TRL's loss over both groups is
-(l0 + l1) / 2, since it averages over all rows; the third term is averaged the same way, so the objective is the paper's
-J times one half.
+(l0 + l1) / 2, since it averages over all rows; the third term is averaged the same way and the KL weight is halved, so
+the objective is the paper's J times one half, its KL being the mean over the answers of both groups.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 class DyknowTrainer(RolloutTrainer):
     """Adds the transferred objective: answers without context, scored under the context prompt."""
+
+    def _arguments(self, config: Any, **more: Any) -> Any:
+        return super()._arguments(config, beta=config.kl / 2, **more)
 
     def dataset(self) -> Dataset:
         """Each row without context, then with it; `other` holds the context prompt's ids for both."""

@@ -18,8 +18,9 @@ from models.train.stages.config import (
     SrpoConfig,
     StageConfig,
 )
+from models.train.stages.finish import finish
 from models.train.stages.rollouts import RolloutTrainer, learned_rows
-from models.train.stages.run import Estimate, dry_run, finish, prepared, train
+from models.train.stages.run import Estimate, dry_run, memory_guarded, prepared, train
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,10 +39,11 @@ def run_stage(stage: str, config: StageConfig, progress: Progress) -> dict[str, 
     Raises:
         TrainingError, DataError, CheckpointError: what has to be changed.
     """
-    base = open_base(config)
     prepared(config, stage)
-    trainer = trainer_of(base, config, progress)
-    train(trainer, config)
+    with memory_guarded(config):
+        base = open_base(config)
+        trainer = trainer_of(base, config, progress)
+        train(trainer, config)
     found = record(config)
     return finish(trainer, base, config, {"method": stage, "rows": len(trainer.train_dataset), **found})
 
@@ -54,13 +56,13 @@ def record(config: StageConfig) -> dict[str, Any]:
 
 
 def estimate_stage(config: StageConfig, progress: Progress) -> Estimate:
-    """A few real steps, nothing saved. For DPO the answers are sampled first, which is most of its time.
+    """A few real steps. What comes before them, DPO's answers and a teacher's scores, is kept for the run itself.
 
     Raises:
         TrainingError, DataError, CheckpointError: what has to be changed.
     """
-    base = open_base(config)
-    return dry_run(trainer_of(base, config, progress))
+    with memory_guarded(config):
+        return dry_run(trainer_of(open_base(config), config, progress))
 
 
 def trainer_of(base: Base, config: StageConfig, progress: Progress) -> Any:

@@ -27,7 +27,7 @@ from models.train.objectives.policy import (
     outcome_reward,
 )
 from models.train.stages.reader import label_logprobs
-from models.train.stages.run import adapters, arguments
+from models.train.stages.run import adapters, arguments, on_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,21 +67,21 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL's base classes a
         vllm: dict[str, Any] = {"use_vllm": config.vllm != "off"}
         if config.vllm != "off":
             vllm |= {"vllm_mode": config.vllm, "vllm_server_base_url": config.vllm_url}
-        return TrlGrpoConfig(
+        settings = {
             **arguments(config),
             **vllm,
-            num_generations=config.group,
-            max_completion_length=self.base.answers.longest_answer,
-            temperature=config.temperature,
-            top_k=config.top_k,
-            beta=config.kl,
-            epsilon=config.clip,
-            loss_type="grpo",
-            scale_rewards="group",
-            reward_weights=[1.0] + [0.0] * (len(self.signals) - 1),
-            shuffle_dataset=False,
-            **more,
-        )
+            "num_generations": config.group,
+            "max_completion_length": self.base.answers.longest_answer,
+            "temperature": config.temperature,
+            "top_k": config.top_k,
+            "beta": config.kl,
+            "epsilon": config.clip,
+            "loss_type": "grpo",
+            "scale_rewards": "group",
+            "reward_weights": [1.0] + [0.0] * (len(self.signals) - 1),
+            "shuffle_dataset": False,
+        }
+        return TrlGrpoConfig(**{**settings, **more})
 
     def dataset(self) -> Dataset:
         """A row for each prompt: its ids and the number of its training row."""
@@ -178,5 +178,5 @@ def learned_rows(base: Base, config: GrpoConfig, *, where: Callable[[Row], bool]
 def confidences(base: Base, rows: Sequence[Row]) -> list[float]:
     """Probability of the likeliest tier under the base, row by row."""
     prompts = [base.answers.prompt(row) for row in rows]
-    found = label_logprobs(base.model, prompts, base.manifest.label_token_ids, base.tokenizer.pad_token_id)
+    found = label_logprobs(on_device(base.model), prompts, base.manifest.label_token_ids, base.tokenizer.pad_token_id)
     return [float(p) for p in torch.from_numpy(found).exp().max(-1).values]

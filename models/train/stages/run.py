@@ -1,17 +1,15 @@
-"""What all stages share: arguments for the trainer, resuming, guards, dry run, and the release of a checkpoint."""
+"""What all stages share: arguments for the trainer, resuming, guards, and the dry run."""
 
 from __future__ import annotations
 
-import asyncio
+import hashlib
 import json
 import math
 import resource
-import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,46 +17,26 @@ import torch
 from accelerate import PartialState
 from peft import LoraConfig
 from torch.utils.tensorboard import SummaryWriter
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from models.engines.onnx.architecture import read_architecture
-from models.errors import CheckpointError, TrainingError
-from models.manifest import MANIFEST_NAME, load_manifest
-from models.train.data.schema import read_training_rows, tier_column
-from models.train.release import release
-from models.train.stages.adapter import ADAPTER, describe_adapter, save_adapter
-from models.train.stages.figures import figures
-from models.train.stages.reader import ReferenceEngine, label_logprobs
+from models.errors import TrainingError
+from models.manifest import MANIFEST_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
-    from models.engines.port import Engine
-    from models.manifest import Manifest
-    from models.train.data.schema import Row
     from models.train.stages.base import Base
     from models.train.stages.config import StageConfig
 
 STATE: Final = "state"
-CHECKPOINT: Final = "checkpoint"
 SETTINGS: Final = "settings.json"
-REPORT: Final = "report.json"
 TENSORBOARD: Final = "tensorboard"
 # Changing these does not change what has been learned so far.
 _FREE: Final = frozenset({"output", "valid", "save_steps", "log_steps", "name"})
 _DRY_STEPS: Final = 3
 _LONGEST_WAIT: Final = timedelta(days=2)  # sampling for DPO takes hours, and whoever waits must not give up
-_TOKENIZER_FILES: Final = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "merges.txt",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +48,7 @@ class Estimate:
         trained: those that get a gradient.
         steps: optimiser steps of the whole run.
         step_s: seconds of one step, the first (warm-up) left out.
-        hours: of the whole run.
+        hours: of all steps; answers and scores that the dry run has made are kept for the run.
         memory_gb: peak of the process, or of the GPU.
         device: what it was measured on.
     """
@@ -151,6 +129,24 @@ def prepared(config: StageConfig, stage: str) -> None:
     path.write_text(json.dumps(mine, indent=1) + "\n")
 
 
+def on_device(model: Any) -> Any:
+    """The model where this process computes, for what is sampled or scored before a trainer places it."""
+    return model.to(PartialState(cpu=not torch.cuda.is_available(), timeout=_LONGEST_WAIT).device)
+
+
+def made_once(config: StageConfig, stem: str, suffix: str, *settings: object) -> Path:
+    """File of something that is made from the training rows before the first step, and made only once.
+
+    Its name holds a digest of the rows' file, of the base and of the settings that decide what is in it: other rows or
+    settings, after a dry run for instance, never meet what is not theirs.
+    """
+    manifest = Path(config.base) / MANIFEST_NAME
+    base = manifest.read_bytes() if manifest.is_file() else config.base.encode()
+    digest = hashlib.sha256(config.train.read_bytes())
+    digest.update(repr((base, config.seed, *settings)).encode())
+    return config.output / f"{stem}-{digest.hexdigest()[:12]}{suffix}"
+
+
 @contextmanager
 def main_process_first() -> Iterator[None]:
     """What is made once for all processes of a run: the main one makes it, the others wait and find it done."""
@@ -162,15 +158,27 @@ def train(trainer: Any, config: StageConfig) -> None:
     """Train from the last saved state, if there is one, to the end.
 
     Raises:
-        TrainingError: the loss is not finite, or memory ran out; the message says what to change.
+        TrainingError: the loss is not finite, or there is nothing to learn; the message says what to change.
     """
     trainer.add_callback(FiniteGuard())
     if trainer.is_world_process_zero():
         trainer.add_callback(TensorBoardCallback(SummaryWriter(str(config.output / TENSORBOARD))))
     state = Path(trainer.args.output_dir)
     last = get_last_checkpoint(str(state)) if state.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    if trainer.state.global_step == 0:  # the base would be released as the result
+        raise TrainingError(f"{config.train.name} is too small for one step of all processes: give more rows")
+
+
+@contextmanager
+def memory_guarded(config: StageConfig) -> Iterator[None]:
+    """Running out of memory, wherever in a run, is told by the settings that help.
+
+    Raises:
+        TrainingError: memory ran out.
+    """
     try:
-        trainer.train(resume_from_checkpoint=last)
+        yield
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise TrainingError(_memory_advice(config)) from error
     except RuntimeError as error:
@@ -188,6 +196,11 @@ def _memory_advice(config: StageConfig) -> str:
 
 class FiniteGuard(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
     """Stops a run whose loss or gradient is not a number, before that state is saved."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The last state is saved whatever log_steps says, so its loss is looked at too."""
+        del args
+        control.should_log = control.should_log or state.global_step >= state.max_steps
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Called at every log_steps, before a state of the same step is saved."""
@@ -218,7 +231,7 @@ class _Stopwatch(TrainerCallback):  # type: ignore[misc]  # transformers is not 
 
 
 def dry_run(trainer: Any) -> Estimate:
-    """Run a few real steps, save nothing, and say what the whole run would take."""
+    """Run a few real steps, save no weights, and say what the whole run would take."""
     watch = _Stopwatch()
     trainer.add_callback(watch)
     trainer.args.save_strategy = "no"
@@ -243,101 +256,6 @@ def dry_run(trainer: Any) -> Estimate:
         memory_gb=round(peak / 1e9, 2),
         device=device,
     )
-
-
-def finish(trainer: Any, base: Base, config: StageConfig, record: dict[str, Any]) -> dict[str, Any] | None:
-    """Write the checkpoint, its manifest, canaries and figures; only the main process does.
-
-    Args:
-        trainer: done.
-        base: what it started from.
-        config: of the run.
-        record: what the stage wants remembered, for the manifest's training record.
-
-    Returns:
-        Figures on the validation rows, empty without any; None in a process that is not the main one.
-    """
-    if not trainer.is_world_process_zero():
-        return None
-    folder = config.output / CHECKPOINT
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    adapted = save_adapter(model, config.output / ADAPTER)
-    write_checkpoint(model, base, folder)
-    rows = read_training_rows(config.valid, base.manifest.tiers) if config.valid else []
-    paths = {name for name, value in config if isinstance(value, Path)}
-    training = {
-        "settings": config.model_dump(mode="json", exclude={"base", *paths}),
-        **origin(base.folder, config.base),
-        "libraries": {name: version(name) for name in ("torch", "transformers", "trl")},
-        **record,
-    }
-    reference = reference_engine(folder, base.manifest)
-    canaries = [canary_row(row, base.manifest) for row in rows]
-    manifest = asyncio.run(release(folder, base.manifest, canaries, training, reference))
-    if adapted:
-        describe_adapter(config.output / ADAPTER, base.folder, manifest)
-    report = measured(folder, base, manifest, rows) if rows else {}
-    (config.output / REPORT).write_text(json.dumps({"figures": report, "training": training}, indent=1) + "\n")
-    return report
-
-
-def origin(folder: Path, name: str) -> dict[str, Any]:
-    """What a checkpoint came from, for the manifest: ids and records, never a path of the machine it was made on.
-
-    Args:
-        folder: the base's files.
-        name: what the base was asked for by, a folder or a model's name.
-    """
-    if not (folder / MANIFEST_NAME).is_file():
-        return {"base": folder.name if Path(name).is_dir() else name}
-    known = load_manifest(folder)
-    return {"base": known.checkpoint_id, "before": known.training}
-
-
-def write_checkpoint(model: Any, base: Base, folder: Path) -> None:
-    """Weights in bfloat16 under their transformers names, beside the base's config and tokenizer, byte for byte."""
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.safetensors*"):
-        old.unlink()
-    model.to(torch.bfloat16).save_pretrained(str(folder), safe_serialization=True)
-    for name in _TOKENIZER_FILES:
-        if (base.folder / name).is_file():
-            shutil.copyfile(base.folder / name, folder / name)
-    shape = json.loads((base.folder / "config.json").read_bytes())
-    shape.pop("torch_dtype", None)
-    (folder / "config.json").write_text(json.dumps({**shape, "dtype": "bfloat16"}, indent=1, sort_keys=True) + "\n")
-    for path in folder.glob("*.safetensors"):
-        path.chmod(0o644)  # a service runs as somebody else
-
-
-def reference_engine(folder: Path, manifest: Manifest) -> Engine | None:
-    """None where the embedded engine can compute the checkpoint in float32; else transformers itself."""
-    try:
-        read_architecture(folder)
-    except CheckpointError:
-        model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32).eval()
-        end = manifest.rationale.end_token_id
-        return ReferenceEngine(model, manifest.label_token_ids, end, [end])
-    return None
-
-
-def measured(folder: Path, base: Base, manifest: Manifest, rows: Sequence[Row]) -> dict[str, Any]:
-    """Figures of the written weights on labelled rows."""
-    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
-    prompts = [base.answers.prompt(row) for row in rows]
-    found = label_logprobs(model, prompts, manifest.label_token_ids, base.tokenizer.pad_token_id)
-    return {"rows": len(rows), **figures(found, [base.answers.tier(row) for row in rows], base.answers.good)}
-
-
-def canary_row(row: Row, manifest: Manifest) -> dict[str, Any]:
-    """A labelled row as `release` takes it: the item's fields beside the query, the tier by name."""
-    column = tier_column(row.tier or "", manifest.tiers)
-    assert column is not None  # noqa: S101 - read_training_rows has refused any other
-    tier = manifest.tiers[column].name
-    context = {"context": row.context} if row.context else {}
-    return {"query": row.query, "tier": tier, **row.item.model_dump(), **context}
 
 
 def shown(estimate: Estimate, write: Callable[[str], object]) -> None:

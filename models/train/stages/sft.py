@@ -52,8 +52,8 @@ def dataset(rows: Sequence[Row], base: Base, config: SftConfig) -> Dataset:
     rng = random.Random(config.seed)
     ids, labels = [], []
     for row in rows:
-        prompt = base.answers.prompt(row, context=not (row.context and rng.random() < config.drop_context))
-        answer = base.answers.gold(row)
+        shown = row.without_context() if row.context and rng.random() < config.drop_context else row
+        prompt, answer = base.answers.prompt(shown), base.answers.gold(shown)
         ids.append([*prompt, *answer])
         labels.append([IGNORED] * len(prompt) + answer)
     return Dataset.from_dict({"input_ids": ids, "labels": labels})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+import json
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import torch
 
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from models.train.stages.config import SrpoConfig
 
 
+FLOOR: Final = "entropy_floor.json"
+
+
 class StepTrainer(RolloutTrainer):
     """GRPO whose tokens have the advantage of their step.
 
@@ -44,15 +49,19 @@ class StepTrainer(RolloutTrainer):
 
     signals: ClassVar[tuple[str, ...]] = ("reward", "right", *STEPS, "diverse")
     stage: SrpoConfig
+    entropy_coef: float  # TRL's
+    _last_world_entropy: float
 
     def __init__(self, base: Base, config: SrpoConfig, rows: Sequence[Row], stages: Sequence[int]) -> None:
         self.stages = list(stages)
-        self._first_entropy: float | None = None
         super().__init__(base, config, rows)
 
     def _arguments(self, config: Any, **more: Any) -> Any:
-        # TRL's controller raises its entropy bonus while the entropy is below the target, which is set after one step.
-        return super()._arguments(config, use_adaptive_entropy=True, entropy_target=0.0, **more)
+        # TRL's controller raises its entropy bonus while the entropy is below the target, which the first batch that
+        # learns sets; a run that goes on keeps it.
+        path = config.output / FLOOR
+        target = float(json.loads(path.read_text())) if path.is_file() else 0.0
+        return super()._arguments(config, use_adaptive_entropy=True, entropy_target=target, **more)
 
     def dataset(self) -> Dataset:
         """With each row's curriculum stage."""
@@ -117,7 +126,8 @@ class StepTrainer(RolloutTrainer):
         by_step = self.mine(clamp(step_advantages(rewards), self.stage.clamp).flatten(0, 1), count)
         weights = self.mine(step_weights(rewards, right).flatten(0, 1), count)
         outcome = output["advantages"]
-        live = (outcome != 0)[:, None].float()
+        alive = self.kept(grouped)[:, None] * grouped[..., self.signals.index("diverse")]
+        live = self.mine(alive.flatten(), count)[:, None]
         spans = torch.zeros_like(output["completion_ids"])
         for n, ids in enumerate(output["completion_ids"].tolist()):
             spans[n] = torch.tensor(self.base.answers.spans(ids))
@@ -125,16 +135,20 @@ class StepTrainer(RolloutTrainer):
         output["advantages"] = token_advantages(outcome, by_step * live, weights, spans, share)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        before = self.entropy_coef, self._last_world_entropy
         loss: Tensor = super()._compute_loss(model, inputs)
+        if self._last_world_entropy == 0:  # every group of the batch was dropped: that is no collapse
+            self.entropy_coef, self._last_world_entropy = before
         seen = self._metrics["train"]["entropy"]
-        if self._first_entropy is None and seen:
-            self._first_entropy = seen[0]
-            self.args.entropy_target = entropy_floor(seen[0])
+        if not self.args.entropy_target and seen and math.isfinite(seen[-1]) and seen[-1] > 0:
+            self.args.entropy_target = entropy_floor(seen[-1])
+            if self.is_world_process_zero():
+                (self.stage.output / FLOOR).write_text(json.dumps(self.args.entropy_target) + "\n")
         return loss
 
 
 def trainer(base: Base, config: SrpoConfig) -> StepTrainer:
-    """The stage's trainer; rows go from easy over doubtful to hard ones, each stage balanced by itself."""
+    """The stage's trainer; rows go from easy over doubtful to hard ones, balanced over the three together."""
     rows = learned_rows(base, config)
     sure = confidences(base, rows)
     stages = [curriculum_stage(p, hard=row.hard) for row, p in zip(rows, sure, strict=True)]

@@ -45,9 +45,9 @@ def test_kept() -> None:
 
 
 def test_dropped_out() -> None:
-    """A dropped group has no say, and the kept ones weigh as if they were the batch."""
+    """A dropped group has no say, and what a kept one says does not depend on the others."""
     found = dropped_out(torch.ones(4, 2), torch.tensor([True, False, False, True]))
-    assert found.tolist() == [[2, 2], [0, 0], [0, 0], [2, 2]]
+    assert found.tolist() == [[1, 1], [0, 0], [0, 0], [1, 1]]
     assert not dropped_out(torch.ones(2, 2), torch.tensor([False, False])).any()
 
 

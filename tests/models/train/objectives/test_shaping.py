@@ -72,3 +72,4 @@ def test_replacements() -> None:
     assert len(replacements(rewards, [True] * 8)) == 4
     assert replacements([0.0, -0.5], [True] * 8) == [(1, 0)]
     assert replacements(rewards, [False] * 8) == []
+    assert replacements(rewards, [True] * 8, limit=-1) == []

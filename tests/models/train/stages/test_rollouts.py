@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from models.errors import TrainingError
 from models.manifest import load_manifest
 from models.train.objectives.policy import group_advantages
 from models.train.objectives.posterior import accuracy_gap, transferred_weights
-from models.train.stages import dyknow, run, srpo
+from models.train.objectives.steps import step_advantages
+from models.train.stages import dyknow, finish, run, srpo
 from models.train.stages.agrl import GuidedTrainer
 from models.train.stages.base import Base, open_base
 from models.train.stages.config import AgrlConfig, DyknowConfig, GrpoConfig, SrpoConfig
@@ -28,8 +31,8 @@ def finished(trainer: Any, base: Base, config: GrpoConfig) -> list[Settings]:
     """Train, write the checkpoint, return the log."""
     run.prepared(config, "stage")
     run.train(trainer, config)
-    run.finish(trainer, base, config, {"method": "stage"})
-    assert load_manifest(config.output / run.CHECKPOINT).files
+    finish.finish(trainer, base, config, {"method": "stage"})
+    assert load_manifest(config.output / finish.CHECKPOINT).files
     return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
@@ -78,7 +81,7 @@ def test_grpo(run_settings: Callable[..., Settings]) -> None:
     log = finished(trainer, base, config)
     first = seen.batches[0]
     assert first["values"][:, 0].tolist() == [1, 1, 0, -1, 1, 1, 1, 1]
-    expected = 2 * group_advantages(torch.tensor([1.0, 1, 0, -1]))  # one of two groups is kept
+    expected = group_advantages(torch.tensor([1.0, 1, 0, -1]))
     assert first["advantages"].tolist() == pytest.approx([*expected.tolist(), 0, 0, 0, 0], abs=1e-5)
     assert not first["completion_mask"][4:].any()
     assert log[0]["rewards/right/mean"] == pytest.approx(6 / 8)
@@ -104,7 +107,7 @@ def test_pool(run_settings: Callable[..., Settings]) -> None:
 
 def test_dyknow(run_settings: Callable[..., Settings]) -> None:
     """Groups come in pairs, weights follow the formula, and answers without context are scored under the chunk."""
-    config = DyknowConfig(**run_settings(rows=16, context=True, **FEW), pool_confidence=1.0)
+    config = DyknowConfig(**run_settings(rows=16, context=True, **FEW), pool_confidence=1.0, temperature=1)
     base = open_base(config)
     trainer = dyknow.trainer(base, config)
 
@@ -129,12 +132,49 @@ def test_dyknow(run_settings: Callable[..., Settings]) -> None:
     assert first["completion_mask"].any(-1).all()
     prompt = base.answers.prompt(trainer.rows[0])
     assert first["other_ids"][0][first["other_mask"][0].bool()].tolist() == prompt
-    assert "dyknow/transferred" in log[0]
+    # The loss of the first step: ratios are 1 and the policy is the reference, so l0 and l1 are means of advantages,
+    # the KL is zero, and the third term is -2 times the mean probability of the four answers, over eight rows.
+    likely = torch.tensor([_likely(base, prompt, ids) for ids in _answers(first)[:4]])
+    gained = -2 * likely.sum().item() / 8
+    assert log[0]["dyknow/transferred"] == pytest.approx(gained, rel=1e-3)
+    assert log[0]["loss"] == pytest.approx(-first["advantages"].mean().item() - gained, abs=1e-4)
+    assert trainer.beta == pytest.approx(config.kl / 2)  # one KL for both groups
+
+
+def _answers(batch: Settings) -> list[list[int]]:
+    pairs = zip(batch["completion_ids"], batch["completion_mask"].bool(), strict=True)
+    return [ids[mask].tolist() for ids, mask in pairs]
+
+
+def _log_probs(base: Base, prompt: list[int], answer: list[int]) -> torch.Tensor:
+    """Of an answer's tokens after a prompt, by a plain forward pass of the base as it was."""
+    model = open_base_again(base)
+    with torch.no_grad():
+        logits = model(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+    return logits.gather(-1, torch.tensor(answer)[:, None])[:, 0]
+
+
+def _likely(base: Base, prompt: list[int], answer: list[int]) -> float:
+    return float(_log_probs(base, prompt, answer).exp().mean())
+
+
+def open_base_again(base: Base) -> Any:
+    return AutoModelForCausalLM.from_pretrained(str(base.folder), dtype=torch.float32).eval()
+
+
+def test_equal_rewards_are_no_difference() -> None:
+    """Eight equal rewards make a group without a difference, though their deviation may round above zero."""
+    trainer = GuidedTrainer.__new__(GuidedTrainer)
+    trainer.stage = SimpleNamespace(gamma=0.9)  # type: ignore[assignment]
+    for reward in (0.15, 0.35, 0.4, 0.45, 0.2):
+        values = torch.zeros(1, 8, 3)
+        values[..., 0] = reward
+        assert not trainer.kept(values).any()
 
 
 def test_agrl(run_settings: Callable[..., Settings]) -> None:
     """A failing group gets right guided answers, scored under the plain prompt against the guided policy."""
-    config = AgrlConfig(**run_settings(rows=16, **FEW), guided=4)
+    config = AgrlConfig(**run_settings(rows=16, **FEW), guided=4, temperature=1)
     base = open_base(config)
     trainer = GuidedTrainer(base, config, learned_rows(base, config))
     rows = trainer.rows
@@ -156,12 +196,13 @@ def test_agrl(run_settings: Callable[..., Settings]) -> None:
     assert right[0].sum() == 2  # a quarter of the batch of eight
     assert right[1].sum() == 4
     guided = first["values"][:4, 1].bool()
-    ids = torch.cat([first["prompt_ids"], first["completion_ids"]], 1)
-    mask = torch.cat([first["prompt_mask"], first["completion_mask"]], 1)
-    with torch.no_grad():
-        plain, _, _ = trainer._get_per_token_logps_and_entropies(base.model, ids, mask, first["completion_ids"].size(1))
-    assert first["old_per_token_logps"].shape == plain.shape
-    assert not torch.allclose(first["old_per_token_logps"][:4][guided], plain[:4][guided], atol=1e-4)
+    row = rows[0]
+    for n, answer in enumerate(_answers(first)[:4]):
+        plain = _log_probs(base, base.answers.prompt(row), answer)
+        hinted = _log_probs(base, base.answers.hinted(row, 1), answer)
+        ratio = (plain - hinted).exp().clamp(0.8, 1.2) if guided[n] else torch.ones(len(answer))
+        old = first["old_per_token_logps"][n][: len(answer)]
+        assert (plain - old).exp().tolist() == pytest.approx(ratio.tolist(), abs=1e-3)
 
 
 def test_srpo(run_settings: Callable[..., Settings]) -> None:
@@ -190,6 +231,22 @@ def test_srpo(run_settings: Callable[..., Settings]) -> None:
     assert advantages.shape == first["completion_ids"].shape
     wrong, good = advantages[0][mask[0]], advantages[1][mask[1]]
     assert wrong[0] < 0 < good[0]
-    assert wrong[1].item() == pytest.approx(2 * wrong[0].item(), rel=0.6)  # the first wrong step weighs double
+    outcome, step = wrong[0].item(), step_advantages(first["values"][:4, 2:3])[0, 0].item()
+    # The first wrong step weighs double; half of it is the outcome's, in the third stage of the curriculum.
+    assert wrong[1].item() == pytest.approx(2 * (0.5 * outcome + 0.5 * step), rel=1e-3)
     assert wrong[-1] == 0  # what follows the first wrong step is not to blame
-    assert trainer.args.entropy_target > 0
+    kept = trainer.args.entropy_target
+    assert kept > 0
+    assert srpo.trainer(base, config).args.entropy_target == pytest.approx(kept)  # a run that goes on keeps the floor
+
+
+def test_srpo_drops_everything(run_settings: Callable[..., Settings]) -> None:
+    """A batch whose groups are all dropped says nothing of the entropy: no floor, and no bonus against a collapse."""
+    config = SrpoConfig(**run_settings(rows=16, **FEW))
+    base = open_base(config)
+    trainer = srpo.trainer(base, config)
+    before = trainer.entropy_coef
+    forced(trainer, lambda _, row: base.answers.gold(row))
+    finished(trainer, base, config)
+    assert trainer.args.entropy_target == 0
+    assert trainer.entropy_coef == before

@@ -16,11 +16,13 @@ from models.deadline import Deadline
 from models.engines.onnx import OnnxEngine
 from models.errors import TrainingError
 from models.manifest import load_manifest
+from models.rationale import ContextUse
 from models.train.data.schema import read_training_rows
-from models.train.stages import run, sft
+from models.train.stages import finish, run, sft
 from models.train.stages.adapter import ADAPTER
 from models.train.stages.base import open_base
 from models.train.stages.config import SftConfig
+from models.train.stages.registry import estimate_stage, run_stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +37,7 @@ def trained(config: SftConfig) -> tuple[Any, dict[str, Any]]:
     run.prepared(config, "sft")
     trainer = sft.trainer(base, config)
     run.train(trainer, config)
-    figures = run.finish(trainer, base, config, {"method": "sft"})
+    figures = finish.finish(trainer, base, config, {"method": "sft"})
     assert figures is not None
     return base, figures
 
@@ -45,7 +47,7 @@ def test_learns_and_serves(run_settings: Callable[..., dict[str, Any]]) -> None:
     config = SftConfig(**run_settings(rows=64, epochs=4))
     base, figures = trained(config)
     assert figures["accuracy"] > 0.8
-    folder = config.output / run.CHECKPOINT
+    folder = config.output / finish.CHECKPOINT
     manifest = load_manifest(folder)
     assert manifest.name == "judge"
     assert manifest.training["method"] == "sft"
@@ -62,6 +64,25 @@ async def scored(folder: Path, manifest: Manifest, prompt: list[int]) -> Scores:
         return await engine.score([], [prompt], Deadline.never())
     finally:
         await engine.close()
+
+
+def test_a_hidden_chunk_is_not_used(run_settings: Callable[..., dict[str, Any]]) -> None:
+    """A row that is shown without its chunk is taught as one that has none, in the prompt and in the answer."""
+    config = SftConfig(**run_settings(rows=8, context=True), drop_context=1)
+    lines = [{**json.loads(line), "context_use": "adopt"} for line in config.train.read_text().splitlines()]
+    config.train.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    base = open_base(config)
+    rows = read_training_rows(config.train, base.manifest.tiers)
+    for row, taught in zip(rows, sft.dataset(rows, base, config), strict=True):
+        prompt = base.answers.prompt(row, context=False)
+        assert taught["input_ids"][: len(prompt)] == prompt
+        answer = taught["input_ids"][len(prompt) :]
+        said = base.answers.said(answer).rationale
+        assert said is not None
+        assert said.context is ContextUse.IGNORE
+        shown = base.answers.said(base.answers.gold(row)).rationale
+        assert shown is not None
+        assert shown.context is ContextUse.ADOPT
 
 
 def test_carrier_stays(run_settings: Callable[..., dict[str, Any]], tiny: Path) -> None:
@@ -90,7 +111,7 @@ def test_resumes_to_the_same_weights(run_settings: Callable[..., dict[str, Any]]
     _, figures = trained(broken)
     a, b = (load_file(c.output / "checkpoint" / "model.safetensors") for c in (whole, broken))
     assert all(torch.equal(a[name], b[name]) for name in a)
-    assert figures["loss"] == json.loads((whole.output / run.REPORT).read_text())["figures"]["loss"]
+    assert figures["loss"] == json.loads((whole.output / finish.REPORT).read_text())["figures"]["loss"]
 
 
 def test_other_settings_do_not_resume(run_settings: Callable[..., dict[str, Any]]) -> None:
@@ -112,13 +133,26 @@ def test_stops_at_nan(run_settings: Callable[..., dict[str, Any]]) -> None:
     assert not list((config.output / run.STATE).glob("checkpoint-*"))
 
 
-def test_out_of_memory(run_settings: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Running out of memory names the settings that would help."""
-    config = SftConfig(**run_settings(max_steps=1))
+def test_the_last_state_is_looked_at(run_settings: Callable[..., dict[str, Any]]) -> None:
+    """A run of fewer steps than log_steps stops at a loss that is no number too, and saves nothing."""
+    config = SftConfig(**{**run_settings(max_steps=2), "log_steps": 10, "save_steps": 10})
     trainer = sft.trainer(open_base(config), config)
-    monkeypatch.setattr(trainer, "compute_loss", lambda *_, **__: torch.empty(1 << 60))
-    with pytest.raises(TrainingError, match="batch_size 8: halve it"):
+    loss = trainer.compute_loss
+    trainer.compute_loss = lambda *a, **k: loss(*a, **k) * float("nan")
+    with pytest.raises(TrainingError, match=r"at step 2: lower learning_rate"):
         run.train(trainer, config)
+    assert not list((config.output / run.STATE).glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("start", [run_stage, lambda _, *rest: estimate_stage(*rest)], ids=["run", "dry run"])
+def test_out_of_memory(
+    start: Callable[..., Any], run_settings: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Running out of memory names the settings that would help, in a run as in a dry run."""
+    config = SftConfig(**run_settings(max_steps=1))
+    monkeypatch.setattr(sft.LabelFirstTrainer, "compute_loss", lambda *_, **__: torch.empty(1 << 60))
+    with pytest.raises(TrainingError, match="batch_size 8: halve it"):
+        start("sft", config, lambda *_: None)
 
 
 def test_dry_run(run_settings: Callable[..., dict[str, Any]]) -> None:
@@ -136,7 +170,7 @@ def test_lora(run_settings: Callable[..., dict[str, Any]], tiny: Path) -> None:
     """Adapters are merged into the checkpoint, which has the base's weights by name, and kept to be served."""
     config = SftConfig(**run_settings(max_steps=2, name="toys", lora={"rank": 2, "targets": ["q_proj", "v_proj"]}))
     trained(config)
-    merged = load_manifest(config.output / run.CHECKPOINT)
+    merged = load_manifest(config.output / finish.CHECKPOINT)
     names = load_file(config.output / "checkpoint" / "model.safetensors")
     assert not any("lora" in name or "base_layer" in name for name in names)
     adapter = load_manifest(config.output / ADAPTER)
@@ -152,7 +186,7 @@ def test_record_names_no_path(run_settings: Callable[..., dict[str, Any]], tiny:
     """A checkpoint remembers its base by id, with the base's own record, and no folder of the machine that made it."""
     config = SftConfig(**run_settings(max_steps=1))
     trained(config)
-    training = load_manifest(config.output / run.CHECKPOINT).training
+    training = load_manifest(config.output / finish.CHECKPOINT).training
     assert training["base"] == load_manifest(tiny).checkpoint_id
     assert training["before"] == load_manifest(tiny).training
     assert str(tiny.parent) not in json.dumps(training)
