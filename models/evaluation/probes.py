@@ -127,11 +127,11 @@ async def probe(
     """
     found = await probe_figures(judge, pairs, resamples=resamples, progress=progress)
     tiers = found.judged.verdicts.tiers
-    without = {p.cluster for n, p in enumerate(pairs) if p.kind == "none" and tiers[n] == p.tier}
+    without = {(p.query, p.item) for n, p in enumerate(pairs) if p.kind == "none" and tiers[n] == p.tier}
     misled = [
         pair_view(p, n, found.judged)
         for n, p in enumerate(pairs)
-        if p.kind == "misleading" and tiers[n] != p.tier and p.cluster in without
+        if p.kind == "misleading" and tiers[n] != p.tier and (p.query, p.item) in without
     ]
     return ProbeReport(
         subject=subject,

@@ -4,8 +4,8 @@ Each probe is a pair whose deciding fact (an attribute value that the query asks
 its title, its description or its attributes. It comes four times: with the chunk that holds the fact (`right`), with
 none (`none`), with a chunk about something else (`useless`), and with one that states the fact of another product of
 the same type, with a value that would turn the verdict (`misleading`). The gold tier is what is true of the product:
-best when its value is the asked one, Mismatch when it is not. `kind` names the variant; the rows of a probe share a
-cluster.
+best when its value is the asked one, Mismatch when it is not. `kind` names the variant. A product is asked about once,
+and probes of one query share its cluster, so that no figure counts what is alike as independent.
 
 Without the chunk the fact cannot be known, so accuracy on `none` is that of a good guess; `right` shows what reading
 gains, `useless` and `misleading` what reading without minding whose fact it is costs.
@@ -61,10 +61,12 @@ def probes(products: Sequence[Product], count: int, seed: int, *, best: str = "4
         and askable(name, value)
         and not told(product, name, value)
     ]
-    if len(pool) < count:
-        raise DataError(f"the catalogue yields {len(pool)} probes, {count} were asked for")
+    rng.shuffle(pool)
+    drawn = list({product.id: (product, name) for product, name in pool}.values())[:count]
+    if len(drawn) < count:
+        raise DataError(f"the catalogue yields {len(drawn)} probes, {count} were asked for")
     rows: list[Row] = []
-    for number, (product, name) in enumerate(rng.sample(pool, count)):
+    for number, (product, name) in enumerate(drawn):
         true = product.attributes[name]
         other = rng.choice(sorted(holders[product.category, name].keys() - {true}))
         holds = number % 2 == 0
@@ -85,7 +87,6 @@ def probes(products: Sequence[Product], count: int, seed: int, *, best: str = "4
                     "tier": tier,
                     "context": chunks[variant],
                     "context_use": _USES.get(variant),
-                    "cluster": f"probe {number}",
                     "kind": variant,
                 }
             )

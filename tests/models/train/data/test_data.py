@@ -206,4 +206,5 @@ def test_probes(stock: list[Product]) -> None:
         assert misleading.context is not None
         assert right.context.endswith(f"{name} {true}.")
         assert not misleading.context.endswith(f"{name} {true}.")
-        assert len({r.cluster for r in rows[start : start + 4]}) == 1
+        assert len({r.group for r in rows[start : start + 4]}) == 1
+    assert len({r.item.id for r in rows}) == 20
