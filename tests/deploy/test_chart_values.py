@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import helm_python as helm
@@ -29,7 +31,6 @@ from tests.deploy.chart import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 ROOT = CHART.parents[2]
 DEFAULTS: Values = yaml.safe_load((CHART / "values.yaml").read_text())
@@ -44,6 +45,8 @@ FULL = merged(
 )
 SOURCES = (CLAIM, IMAGE, PULL)
 FILLED = CLAIM | IMAGE | PULL
+# What the images set for the service, all of them at once.
+BAKED = dict(re.findall(r"\b(TIERWISE_\w+)=(\S+)", (ROOT / "Dockerfile").read_text()))
 VARIANTS: tuple[Values, ...] = (
     FULL,
     *(merged(FULL, {"checkpoint": FILLED | source, "knowledge": FILLED | source}) for source in SOURCES),
@@ -202,7 +205,9 @@ def test_schema_knows_the_service_s_settings() -> None:
 
 @pytest.mark.parametrize("case", SWITCHES)
 def test_service_accepts_what_the_chart_gives_it(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rendered file and variables load as the service's settings and hold what was asked for."""
+    """In any image the rendered file and variables load as the service's settings and hold what was asked for."""
+    for name, value in BAKED.items():
+        monkeypatch.setenv(name, value)
     objects = render(SWITCHES[case])
     (config,) = [found for found in of_kind(objects, "ConfigMap") if "tierwise.yaml" in found["data"]]
     file = tmp_path / "tierwise.yaml"
@@ -221,7 +226,10 @@ def test_service_accepts_what_the_chart_gives_it(case: str, tmp_path: Path, monk
     assert settings.cache.remote is ("redis" in SWITCHES[case])
     keys = settings.access.keys_file
     assert settings.access.open is (keys is None)
+    mode = merged(DEFAULTS, SWITCHES[case])["engine"]["mode"]
+    assert settings.engine == ("vllm-server" if mode in {"sidecar", "pool", "external"} else mode)
     mounted = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert settings.cache_dir == Path("/tmp"), "the one place that the service can write to"  # noqa: S108
     tls = settings.tls
     assert (tls.certificate is not None) is ("tls" in SWITCHES[case])
     for path in (settings.knowledge, settings.checkpoint, keys, tls.certificate, tls.key, tls.client_ca):

@@ -1,4 +1,4 @@
-"""What the chart runs beside the service, for real: the release's test, and the Redis for trials."""
+"""What the chart runs beside the service, for real: the release's test, the Redis for trials, a pull."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from service.access.keys import key_hash, key_id, new_key
-from tests.deploy.chart import containers, of_kind, render
+from tests.deploy.chart import PULL, containers, merged, of_kind, render
 from tests.service.access.test_tls import store
 from tests.service.processes import eventually, serving
 
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 TLS = {"tls": {"secret": "search-tls"}}
 KEYS = {"keys": {"secret": "search-keys"}}
 CLIENTS = {"tls": {"secret": "search-tls", "clientCa": {"secret": "search-clients"}}}
+# As rclone does: it copies what the target lacks, and a source without files is no error but with that one option.
+RCLONE = """#!/bin/sh
+before=$(ls -A "$3")
+cp -R "$2/." "$3"
+case "$*" in *--error-on-no-transfer*) [ "$before" != "$(ls -A "$3")" ] || exit 9 ;; esac
+"""
 
 
 def helm_test(values: Values, url: str, certificate: Path) -> subprocess.CompletedProcess[str]:
@@ -93,3 +99,24 @@ def test_a_real_redis_takes_the_trial_s_arguments(tmp_path: Path) -> None:
         "protected-mode": "no",
     }
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pull_can_run_again_but_not_bring_nothing(tmp_path: Path) -> None:
+    """It fails while there is nothing at the source, and not because the pod's folder has everything already."""
+    source, target, tools = (tmp_path / name for name in ("the judge's", "target", "tools"))
+    for folder in (source, target, tools):
+        folder.mkdir()
+    (tools / "rclone").write_text(RCLONE)
+    (tools / "rclone").chmod(0o755)
+    objects = render({"checkpoint": merged(PULL, {"pull": {"source": str(source)}})})
+    (pull,) = (container for container in containers(objects) if container["name"] == "pull-checkpoint")
+    command = [part.replace("/target", str(target)) for part in pull.get("command", ["rclone"]) + pull.get("args", [])]
+    path = f"{tools}:{os.environ['PATH']}"
+
+    def run() -> int:
+        return subprocess.run(command, env={"PATH": path}, capture_output=True, check=False).returncode
+
+    assert run() != 0
+    (source / "tierwise.json").write_text("{}")
+    assert [run(), run()] == [0, 0]
+    assert (target / "tierwise.json").exists()

@@ -38,14 +38,24 @@ is pointed elsewhere is followed, and a candidate beside it can be read.
 {{- end }}
 {{- end -}}
 
-{{/* rclone copies from HTTP and from every object store. */}}
+{{/*
+rclone copies from HTTP and from every object store; a prefix without objects is no error to it. An init container may run again
+in the same pod, after a node has restarted, and then has nothing to copy.
+*/}}
 {{- define "tierwise.pulls" -}}
 {{- range .names }}
 {{- $source := get $.root.Values . }}
 {{- if eq $source.from "pull" }}
 - name: pull-{{ . }}
   image: {{ $source.pull.image | quote }}
-  args: [copy, {{ $source.pull.source | quote }}, /target, --retries, "5", --error-on-no-transfer]
+  command:
+    - sh
+    - -ec
+    - |
+      rclone copy "$1" /target --retries 5
+      ls -A /target | grep -q . || { echo "nothing was found at the source" >&2; exit 1; }
+    - pull
+    - {{ $source.pull.source | quote }}
   env:
     - {name: HOME, value: /tmp}
   {{- with $source.pull.secret }}
