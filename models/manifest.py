@@ -18,6 +18,7 @@ from models.errors import CheckpointError
 from models.tiers import Band  # noqa: TC001 - pydantic reads it at run time
 
 MANIFEST_NAME: Final = "tierwise.json"
+EVENED: Final = "onnx-int8"  # the engine whose weights depend on the canaries' prompts too (docs/engine.md)
 SHIPPED: Final = Path(__file__).parent / "checkpoints" / "tierwise-mini"
 
 FieldName = Literal["query", "chunk", "title", "brand", "category", "attributes", "description"]
@@ -157,8 +158,15 @@ class Manifest(_Frozen):
 
     @property
     def checkpoint_id(self) -> str:
-        """`name@` and 12 hex digits over every file's hash: changes when any byte that can move a score does."""
+        """`name@` and 12 hex digits over every file's hash."""
         return f"{self.name}@{_files_digest(tuple(sorted(self.files.items())), self.base)}"
+
+    def weights_id(self, engine: str) -> str:
+        """Version of the weights that the engine of that name computes with: the checkpoint's, but for int8."""
+        if engine != EVENED or not self.canaries:
+            return self.checkpoint_id
+        asked = json.dumps([[c.query, c.chunk, c.item.model_dump()] for c in self.canaries])
+        return f"{self.checkpoint_id}+{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
 
     @property
     def tiers_id(self) -> str:

@@ -2,7 +2,7 @@
 
 A request keeps the judge that it began with from its prompt to its verdict. The old engine is closed when the last such
 request must have ended, since none outlives the configured deadline. Where only what is done with the engine's numbers
-is new (beta, temperature, canaries), the engine stays, and what the cache keeps of it too.
+is new (beta, temperature, what canaries expect), the engine stays, and what the cache keeps of it too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MARGIN_SECONDS: Final = 1.0  # past the latest deadline of a request
-AFTER_THE_ENGINE: Final = {"beta", "temperature", "canaries", "training", "figures"}  # of a manifest
+# Of a manifest; what an engine's weights take from the canaries is in their version.
+AFTER_THE_ENGINE: Final = {"beta", "temperature", "canaries", "training", "figures"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +83,17 @@ async def reload(gateway: Gateway, open_: Callable[[Settings], Judge] = open_jud
 async def follow_checkpoint(gateway: Gateway, seconds: float, open_: Callable[[Settings], Judge] = open_judge) -> None:
     """Reload whenever the checkpoint's manifest is another file than before, until cancelled.
 
-    A refused one is not tried again until it changes again.
+    A refused one is not tried again until it changes again. Whatever fails, the next look comes.
     """
     seen = _stamp(gateway.settings)
     while True:
         await asyncio.sleep(seconds)
-        if (stamp := _stamp(gateway.settings)) != seen:
-            seen = stamp
-            await reload(gateway, open_)
+        try:
+            if (stamp := _stamp(gateway.settings)) != seen:
+                seen = stamp
+                await reload(gateway, open_)
+        except Exception:  # what serves goes on
+            log.exception("cannot look for a new checkpoint")
 
 
 def _stamp(settings: Settings) -> tuple[int, ...]:
@@ -105,7 +109,8 @@ async def _look(live: Live) -> Outcome:
     before = live.current.version if live.current else None
     try:
         await asyncio.to_thread(live.refresh)
-    except OSError as error:
+    except Exception as error:  # as below
+        log.exception("reload: cannot look for new knowledge")
         return Outcome("refused", before, f"the folder cannot be read: {error}")
     version = live.current.version if live.current else None
     if live.refused is not None:
@@ -122,13 +127,12 @@ async def _checkpoint(gateway: Gateway, open_: Callable[[Settings], Judge]) -> O
             return Outcome("unchanged", version)
         _check_same_tiers(now.manifest, found)
         judge = await _judge(settings, now, found, open_)
+        problem = await _problem(settings, now, judge)
     except (ModelError, SettingsError) as error:
         return Outcome("refused", version, str(error))
-    if judge.engine is now.engine:
-        limit = Deadline.after(1000.0 * settings.health.probe_timeout_seconds)
-        problem = "; ".join(await failing_canaries(judge, limit))
-    elif problem := await unfit(judge):
-        await judge.engine.close()
+    except Exception as error:  # a full disk, a library over a damaged file: what serves must outlive anything
+        log.exception("reload: the checkpoint cannot be opened")
+        return Outcome("refused", version, f"{type(error).__name__}: {error}")
     if problem:
         return Outcome("refused", version, problem)
     before = gateway.take_over(judge)
@@ -145,7 +149,7 @@ async def _judge(settings: Settings, now: Judge, found: Manifest, open_: Callabl
     Raises:
         ModelError, SettingsError: it cannot be opened beside the present one.
     """
-    if settings.engine is not EngineName.VLLM_SERVER and _same_model(now.manifest, found):
+    if settings.engine is not EngineName.VLLM_SERVER and _same_model(now, found):
         return replace(now, manifest=found)
     if settings.engine is EngineName.VLLM:
         raise SettingsError(
@@ -157,9 +161,26 @@ async def _judge(settings: Settings, now: Judge, found: Manifest, open_: Callabl
     return await asyncio.to_thread(open_, settings)
 
 
-def _same_model(now: Manifest, found: Manifest) -> bool:
+async def _problem(settings: Settings, now: Judge, judge: Judge) -> str:
+    """What keeps a judge from taking over; empty when nothing does. Else an engine opened for it is closed again."""
+    if judge.engine is now.engine:
+        limit = Deadline.after(1000.0 * settings.health.probe_timeout_seconds)
+        return "; ".join(await failing_canaries(judge, limit))
+    fit = False
+    try:
+        problem = await unfit(judge)
+        fit = not problem
+    finally:
+        if not fit:
+            await judge.engine.close()
+    return problem
+
+
+def _same_model(now: Judge, found: Manifest) -> bool:
     """Whether the engine in use computes what the other manifest describes."""
-    return now.model_dump(exclude=AFTER_THE_ENGINE) == found.model_dump(exclude=AFTER_THE_ENGINE)
+    before, engine = now.manifest, now.engine.name
+    same_weights = before.weights_id(engine) == found.weights_id(engine)
+    return same_weights and before.model_dump(exclude=AFTER_THE_ENGINE) == found.model_dump(exclude=AFTER_THE_ENGINE)
 
 
 def _check_same_tiers(now: Manifest, found: Manifest) -> None:

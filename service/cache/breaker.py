@@ -54,6 +54,11 @@ class Breaker:
             return BreakerState.CLOSED
         return BreakerState.HALF_OPEN if self._probing or self._clock() >= self._until else BreakerState.OPEN
 
+    @property
+    def remaining(self) -> float:
+        """Seconds until a probe may find out; 0 when it may now, or none is needed."""
+        return 0.0 if self._until is None else max(0.0, self._until - self._clock())
+
     def take_probe(self) -> bool:
         """Whether the caller shall try now, without anybody waiting; at most one does at a time."""
         if self._probing or self.state is not BreakerState.HALF_OPEN:

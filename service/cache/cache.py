@@ -26,7 +26,7 @@ from service.cache.entry import (
 from service.cache.flight import Flights
 from service.cache.key import KeyMaker, Keys
 from service.cache.memory import MemoryCache
-from service.cache.remote import RemoteCache
+from service.cache.remote import REMOVALS, RemoteCache
 from service.errors import ServiceError
 from service.fetch import Fetched
 from service.rows import OK, unscored
@@ -48,7 +48,7 @@ JITTER: Final = 0.1  # a life ends up to this share early, so that what was stor
 # its end nears, on average this many times its own cost before it. The paper's 1 is for requests that wait.
 EAGERNESS: Final = 10.0
 REFRESHES: Final = 2  # at once
-UNPROVED: Final = 100_000  # keys remembered between two looks at the engine
+UNPROVED: Final = REMOVALS  # keys remembered between two looks at the engine: as many as can be removed from Redis
 
 
 @dataclass(slots=True)

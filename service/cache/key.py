@@ -40,7 +40,7 @@ class KeyMaker:
     def __init__(self, manifest: Manifest, engine: str) -> None:
         labels = [part for tier in manifest.tiers for part in (tier.label, str(tier.token_id))]
         # A release may fix how text is written or scored: it starts with an empty cache.
-        judge = (FORMAT, version("tierwise"), manifest.checkpoint_id, engine, manifest.prompt_hash, *labels)
+        judge = (FORMAT, version("tierwise"), manifest.weights_id(engine), engine, manifest.prompt_hash, *labels)
         self._judge = blake2b(framed(judge), digest_size=DIGEST_BYTES)
 
     @property

@@ -2,7 +2,8 @@
 
 Whatever goes wrong (down, slow, full, read-only, wrong password, garbage) looks like an empty cache. The first failure
 opens a breaker; then nothing is asked until a probe, which no request waits for, has found Redis well again. Writes are
-queued and written behind; when they cannot be, they are dropped and counted.
+queued and written behind; when they cannot be, they are dropped and counted. Removals are not: what must go may not be
+served for want of one write, so they wait until Redis takes them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 PATIENCE_SECONDS: Final = 1.0  # for work that no request waits for: connecting, probing, writing
 READ_SHARE: Final = 0.25  # of a caller's remaining time, at most
 BATCH: Final = 64  # writes in one round trip; packing more would hold the event loop for too long
+REMOVALS: Final = 100_000  # that may wait beyond a full queue: Redis can be away for longer than memory lasts
 FLUSH_SECONDS: Final = 0.5  # at the end
 
 
@@ -108,7 +110,10 @@ class RemoteCache:
         self._start_writer()
 
     def forget(self, shared: bytes, key: bytes) -> None:
-        """Queue the removal of a value, behind what is queued and whatever the length of the queue. Returns at once."""
+        """Queue the removal of a value, behind what is queued, also when the queue is full. Returns at once."""
+        if len(self._queue) >= self._limit + REMOVALS:
+            self.stats.dropped += 1
+            return
         self._queue.extend((name, None, 0) for name in _names(shared, [key]))
         self._start_writer()
 
@@ -174,7 +179,8 @@ class RemoteCache:
                 await asyncio.wait({self._probing})
             batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
             if self.writes.state is not BreakerState.CLOSED and not self.writes.take_probe():
-                self.stats.dropped += len(batch)
+                if self._give_up(batch):
+                    await asyncio.sleep(self.writes.remaining)
                 continue
             try:
                 async with asyncio.timeout(self._patience):
@@ -186,11 +192,18 @@ class RemoteCache:
                             pipeline.set(name, value, px=milliseconds)
                     await pipeline.execute()
             except Exception as error:  # noqa: BLE001 # whatever Redis does, by contract
-                self.stats.dropped += len(batch)
+                self._give_up(batch)
                 self._failed("write", self.writes, error)
             else:
                 self.stats.stored += sum(value is not None for _, value, _ in batch)
                 self.writes.succeeded()
+
+    def _give_up(self, batch: Sequence[tuple[bytes, bytes | None, int]]) -> bool:
+        """Drop the values of a batch; removals go back to the front of the queue. Whether there are any."""
+        removals = [entry for entry in batch if entry[1] is None]
+        self.stats.dropped += len(batch) - len(removals)
+        self._queue.extendleft(reversed(removals))
+        return bool(removals)
 
     def _failed(self, doing: str, breaker: Breaker, error: BaseException) -> None:
         self.stats.failures += 1

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models.prompt import Item
 from service.errors import InvalidRequestError
@@ -24,6 +28,7 @@ def request(query: str = "q", *ids: str, title: str = "t", context: str | None =
     [
         (request("\u200b \u202e"), ["#/query"]),
         (request("q" * 11), ["#/query"]),
+        (request(" " * 11), ["#/query"]),
         (request("q", context=" "), ["#/context/text"]),
         (request("q", context="c" * 11), ["#/context/text"]),
         (ScoreRequest("q", ()), ["#/items"]),
@@ -65,3 +70,28 @@ def test_text_of_any_script_is_visible() -> None:
     """Only what nobody can see is blank."""
     assert not any(map(is_blank, ["x", "\u200bx", "耳机", "סמן", "🎧", "."]))
     assert all(map(is_blank, ["", " \n\t", "\u200b\u200d", "\x00", "\u00a0"]))
+
+
+@given(st.text(st.sampled_from(" \t\x00\u00a0\u0378\u200b\u3000\ue000\ud800\U000e0001\"'\\\\xa\u0301\U0001f3a7")))
+def test_blank_is_what_has_no_printable_character_but_spaces(text: str) -> None:
+    """Whatever characters stand beside each other."""
+    assert is_blank(text) == (not any(c.isprintable() and not c.isspace() for c in text))
+
+
+def test_every_character_is_visible_or_blank() -> None:
+    """All of Unicode, one by one."""
+    characters = map(chr, range(sys.maxunicode + 1))
+    assert not [c for c in characters if is_blank(c) == (c.isprintable() and not c.isspace())]
+
+
+@pytest.mark.parametrize("character", [" ", "\x00", "\u200b", "\u0378", "\ue000"])
+def test_a_hostile_text_is_looked_at_in_few_steps(character: str) -> None:
+    """As many for a million characters as for one: they are taken on the event loop."""
+    steps: list[str] = []
+    before = sys.getprofile()
+    sys.setprofile(lambda _, event, __: steps.append(event))
+    try:
+        assert is_blank(character * 1_000_000)
+    finally:
+        sys.setprofile(before)
+    assert len(steps) < 30

@@ -36,7 +36,8 @@ class Recipe:
     Attributes:
         prompt: tokens of the longest prompt.
         rationale: tokens that may be decoded after it, label included.
-        examples: prompts like those to come, from the canaries; int8 evens out channels by what it sees in them.
+        examples: prompts like those to come, from the canaries; int8 evens out channels by what it sees in them, so
+            what they ask is part of `Manifest.weights_id`.
         unsigned: int8 weights in the form that no processor sums wrongly; slower where the other form is right.
     """
 

@@ -54,6 +54,19 @@ def test_one_probe_at_a_time_finds_out() -> None:
     assert breaker.state is BreakerState.CLOSED
 
 
+def test_it_tells_how_long_the_pause_lasts() -> None:
+    """Who waits as long may probe then, and not before."""
+    clock = Clock()
+    breaker = Breaker(clock=clock)
+    assert breaker.remaining == 0.0
+    breaker.failed()
+    clock.now += breaker.remaining / 2.0
+    assert breaker.state is BreakerState.OPEN
+    clock.now += breaker.remaining + 0.001
+    assert breaker.remaining == 0.0
+    assert breaker.take_probe()
+
+
 def test_pauses_double_up_to_a_bound() -> None:
     """What stays broken is asked less and less often."""
     clock = Clock()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.manifest import Manifest, load_manifest
+from models.manifest import CanaryItem, Manifest, load_manifest
 from models.prompt import Item
 from service.cache.key import KeyMaker, framed
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 parts = st.lists(st.text("ab:;1é\x00", max_size=6), max_size=5)
+OTHERS: list[dict[str, Any]] = [{"query": "other"}, {"chunk": "other"}, {"item": CanaryItem(title="other")}]
 ITEM = Item("title", "brand", "category", "attributes", "description")
 
 
@@ -24,6 +25,12 @@ ITEM = Item("title", "brand", "category", "attributes", "description")
 def manifest(checkpoint: Path) -> Manifest:
     """The tiny checkpoint's."""
     return load_manifest(checkpoint)
+
+
+def asking(manifest: Manifest, **fields: Any) -> Manifest:
+    """A manifest whose first canary is another one."""
+    first, *rest = manifest.canaries
+    return manifest.model_copy(update={"canaries": (first.model_copy(update=fields), *rest)})
 
 
 @given(parts, parts)
@@ -50,6 +57,8 @@ def test_everything_that_can_move_a_score_is_in_the_key(manifest: Manifest) -> N
         KeyMaker(manifest.model_copy(update={"files": {"weights": "0"}}), "onnx-int8"),
         KeyMaker(manifest.model_copy(update={"prompt": template, "prompt_hash": template.hash}), "onnx-int8"),
         KeyMaker(swapped, "onnx-int8"),
+        *(KeyMaker(asking(manifest, **other), "onnx-int8") for other in OTHERS),
+        KeyMaker(manifest.model_copy(update={"canaries": ()}), "onnx-int8"),
     ]
     requests = [
         ("a", ("none",), "q"),
@@ -69,8 +78,16 @@ def test_everything_that_can_move_a_score_is_in_the_key(manifest: Manifest) -> N
 
 
 def test_what_moves_no_score_is_not_in_the_key(manifest: Manifest) -> None:
-    """Log-probabilities are kept raw: another beta or temperature finds them again, and so does another id."""
+    """Log-probabilities are kept raw: another beta or temperature finds them again, and so does another id.
+
+    What canaries expect moves none; what they ask moves those of the engine whose weights are evened out by it.
+    """
     changed = manifest.model_copy(update={"beta": 0.9, "temperature": 2.0, "figures": {"f1": 1}})
-    one, other = (KeyMaker(m, "e").keys("t", ("none",), "q", [ITEM, ITEM]) for m in (manifest, changed))
-    assert one == other
+    expecting = asking(manifest, tier="3-Related", probabilities=(0.1, 0.7, 0.1, 0.1))
+    for engine, manifests in (
+        ("onnx-int8", [manifest, changed, expecting]),
+        ("onnx-float32", [manifest, changed, expecting, *(asking(manifest, **other) for other in OTHERS)]),
+    ):
+        one, *others = [KeyMaker(m, engine).keys("t", ("none",), "q", [ITEM, ITEM]) for m in manifests]
+        assert all(other == one for other in others)
     assert one.items[0] == one.items[1]

@@ -255,19 +255,6 @@ async def test_a_full_queue_drops_and_counts(server: RedisServer, proxy: TcpProx
         assert remote.stats.dropped >= 16 * len(PAIRS)
 
 
-async def test_what_must_go_is_removed_however_long_the_queue(server: RedisServer) -> None:
-    """Removals are not dropped for want of room, and come after the writes that they undo."""
-    async with remote_at(server.port, redis_queue=len(PAIRS)) as remote:
-        remote.write(SHARED, PAIRS, 60.0)
-        for key in KEYS[1:]:
-            remote.forget(SHARED, key)
-        await eventually(lambda: not remote._queue and remote.stats.stored == len(PAIRS))
-        await eventually(lambda: remote._writer is not None and remote._writer.done())
-        assert await remote.read(SHARED, KEYS[:2], NEVER) == [VALUES[0], None]
-        with server.client() as client:
-            assert client.dbsize() == 1
-
-
 async def test_a_hurried_caller_waits_for_a_quarter_of_its_time(server: RedisServer, proxy: TcpProxy) -> None:
     """Its hurry is no fault of Redis: the answer may still come, and the breaker stays closed."""
     del server

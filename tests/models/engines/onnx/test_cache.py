@@ -13,9 +13,13 @@ import pytest
 from models.engines.onnx import cache
 from models.engines.onnx.build import FILES, Recipe
 from models.errors import CheckpointError
+from models.manifest import SHIPPED, CanaryItem, load_manifest
 
 if TYPE_CHECKING:
+    from models.engines.onnx.architecture import Precision
     from tests.models.engines.onnx.conftest import Tiny
+
+PRECISIONS: tuple[Precision, ...] = ("int8", "float32")
 
 
 @pytest.fixture
@@ -97,6 +101,18 @@ def test_the_key_follows_what_graphs_depend_on(recipe: Recipe) -> None:
     ]
     assert len({recipe.key, *(other.key for other in others)}) == len(others) + 1
     assert replace(recipe, folder=Path("elsewhere")).key == recipe.key
+
+
+def test_other_graphs_are_another_version_of_the_weights() -> None:
+    """What canaries ask evens out the weights of int8, and of no other engine; what they expect does not."""
+    manifest = load_manifest(SHIPPED)
+    first, *rest = manifest.canaries
+    for fields in ({"query": "other"}, {"chunk": "other"}, {"item": CanaryItem(title="other")}, {"probabilities": ()}):
+        changed = manifest.model_copy(update={"canaries": (first.model_copy(update=fields), *rest)})
+        for precision in PRECISIONS:
+            keys = {Recipe.of(SHIPPED, one, precision).key for one in (manifest, changed)}
+            versions = {one.weights_id(f"onnx-{precision}") for one in (manifest, changed)}
+            assert len(keys) == len(versions) == 1 + (precision == "int8" and "probabilities" not in fields)
 
 
 def test_the_environment_chooses_the_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
