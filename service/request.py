@@ -80,11 +80,13 @@ class Caller:
         tenant: scope of everything that is kept between calls; every caller's without keys.
         priority: of this call.
         quotas: every one of them must have room; the tenant's, and its key's own.
+        by_default: the configured quota counts too, since the tenant has none of its own.
     """
 
     tenant: str = "public"
     priority: Priority = Priority.DEFAULT
     quotas: tuple[Quota, ...] = ()
+    by_default: bool = True
 
 
 class Timings(dict[str, float]):

@@ -66,7 +66,8 @@ class Access:
         record = _find(self._roster, metadata, certificate)
         if record.expires is not None and dt.datetime.now(dt.UTC).date() >= record.expires:
             raise UnauthenticatedError(f"{record.credential} expired on {record.expires}; use its successor")
-        caller = Caller(record.tenant, asked_priority(metadata, record.priority), self._roster.quotas_of(record))
+        priority, quotas = asked_priority(metadata, record.priority), self._roster.quotas_of(record)
+        caller = Caller(record.tenant, priority, quotas, by_default=record.tenant not in self._roster.quotas)
         return Principal(caller, record.scopes, record.credential)
 
     def refresh(self) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from service.settings import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
     from typing import Any
 
@@ -122,12 +122,25 @@ def open_tls(settings: TlsSettings) -> Tls | None:
 
 
 def names_in(certificate: Mapping[str, Any]) -> Iterator[str]:
-    """Names in a verified certificate as `ssl.SSLObject.getpeercert` tells it: alternative names, then the CN."""
-    for _, name in certificate.get("subjectAltName", ()):
-        if isinstance(name, str):
-            yield name
-    for part in certificate.get("subject", ()):
-        yield from (value for kind, value in part if kind == "commonName")
+    """Names in a verified certificate as `ssl.SSLObject.getpeercert` tells it."""
+    alternative = (name for _, name in certificate.get("subjectAltName", ()) if isinstance(name, str))
+    common = (value for part in certificate.get("subject", ()) for kind, value in part if kind == "commonName")
+    return _in_order(alternative, common)
+
+
+def names_in_properties(properties: Mapping[str, Iterable[bytes]]) -> Iterator[str]:
+    """Names in a verified certificate as `grpc.ServicerContext.auth_context` tells it."""
+    alternative, common = (
+        (name.decode(errors="replace") for name in properties.get(kind, ()))
+        for kind in ("x509_subject_alternative_name", "x509_common_name")
+    )
+    return _in_order(alternative, common)
+
+
+def _in_order(alternative: Iterable[str], common: Iterable[str]) -> Iterator[str]:
+    """The first known name says whose the certificate is, so that both doors must offer them in one order."""
+    yield from alternative
+    yield from common
 
 
 def _bytes(file: Path) -> bytes:

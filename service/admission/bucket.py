@@ -30,6 +30,12 @@ class Bucket:
         """Take an amount, open or not."""
         self._level = self._refill(now) - amount
 
+    def change(self, rate: float, burst: float, now: float) -> None:
+        """Go on with other numbers from what is left, or owed."""
+        self._refill(now)
+        self.rate = rate
+        self.burst = burst
+
     def _refill(self, now: float) -> float:
         self._level = min(self.burst, self._level + max(0.0, now - self._at) * self.rate)
         self._at = now

@@ -23,7 +23,7 @@ class Quotas:
     """The allowances of one process.
 
     Args:
-        default: of a caller without quotas of its own, for each tenant; its name is not used.
+        default: of each tenant without one of its own; its name is not used.
         burst_seconds: an unused allowance adds up for so long.
         workers: processes that share each allowance; each enforces its part.
     """
@@ -56,24 +56,30 @@ class Quotas:
                 bucket.charge(tokens, now)
 
     def _pairs(self, caller: Caller, now: float) -> Iterator[_Pair]:
-        for quota in caller.quotas or (self._default,):
+        named = [(quota.name, quota) for quota in caller.quotas]
+        if caller.by_default:
+            named.append((f"default:{caller.tenant}", self._default))
+        for name, quota in named:
             if quota.requests_per_second is None and quota.tokens_per_second is None:
                 continue
-            name = quota.name if caller.quotas else f"default:{caller.tenant}"
             kept = self._kept.get(name)
             if kept is None or kept[0] != quota:  # new, or its roster was reloaded with other numbers
-                kept = (
-                    quota,
-                    (self._bucket(quota.requests_per_second, now), self._bucket(quota.tokens_per_second, now)),
-                )
-                self._kept[name] = kept
+                requests, tokens = kept[1] if kept else (None, None)
+                requests = self._bucket(quota.requests_per_second, now, requests)
+                tokens = self._bucket(quota.tokens_per_second, now, tokens)
+                kept = self._kept[name] = (quota, (requests, tokens))
                 if len(self._kept) > MOST_NAMES:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(name)
             yield kept[1]
 
-    def _bucket(self, rate: float | None, now: float) -> Bucket | None:
+    def _bucket(self, rate: float | None, now: float, old: Bucket | None) -> Bucket | None:
+        """The old one with other numbers, since what was used up is not given back; a full one where there is none."""
         if rate is None:
             return None
         rate /= self._workers
-        return Bucket(rate, max(1.0, rate * self._burst), now)
+        burst = max(1.0, rate * self._burst)
+        if old is None:
+            return Bucket(rate, burst, now)
+        old.change(rate, burst, now)
+        return old

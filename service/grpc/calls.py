@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from models.deadline import Deadline
+from service.access.tls import names_in_properties
 from service.arrival import Arrival, arrive
 from service.errors import ServiceError
 from service.gate import deadline_of, header_budgets
@@ -38,28 +39,41 @@ CLIENT_GONE: Final = 499  # as the HTTP door logs a caller that left
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A call that may go on.
+    """A call that may go on, or one request of a call that brings several.
 
     Attributes:
         arrival: its id, start, caller and notes.
         deadline: the caller's own, of the whole call.
         budget_ms: for each request, whatever the caller allows.
+        identify: notes who sent a request, by what is known now.
     """
 
     arrival: Arrival
     deadline: Deadline
     budget_ms: float
+    identify: Callable[[Arrival], None]
+
+    def within(self, arrival: Arrival) -> Opened:
+        """One request of the call. Keys and quotas may have changed since the call began.
+
+        Raises:
+            UnauthenticatedError, ForbiddenError: the credential is not good any more.
+        """
+        self.identify(arrival)
+        return replace(self, arrival=arrival)
 
     def visit(self, admission: Admission, size: int) -> AbstractContextManager[None]:
         """The time that one request of so many bytes is in the house; see `Admission.visit`."""
-        latest = min(self.deadline, deadline_of(time.monotonic(), [self.budget_ms]))
-        return admission.visit(self.caller, size, latest)
+        return admission.visit(self.caller, size, self._latest(self.budget_ms))
 
-    def call(self, arrival: Arrival, asked_ms: float | None) -> Call:
-        """What surrounds a request: its deadline is the earliest that anybody asks for."""
-        budget_ms = self.budget_ms if asked_ms is None else min(self.budget_ms, asked_ms)
-        deadline = min(self.deadline, deadline_of(arrival.started, [budget_ms]))
+    def call(self, asked_ms: float | None) -> Call:
+        """What surrounds the request: its deadline is the earliest that anybody asks for."""
+        arrival = self.arrival
+        deadline = self._latest(self.budget_ms if asked_ms is None else min(self.budget_ms, asked_ms))
         return Call(arrival.id, deadline, arrival.started, arrival.timings_ms, self.caller)
+
+    def _latest(self, budget_ms: float) -> Deadline:
+        return min(self.deadline, deadline_of(self.arrival.started, [budget_ms]))
 
     @property
     def caller(self) -> Caller:
@@ -83,13 +97,16 @@ class Calls:
         arrival = arrive(metadata, self._gateway.tracing)
         trace = (("x-trace-id", arrival.trace),) if arrival.trace else ()
         context.set_trailing_metadata((("x-request-id", arrival.id), *trace))
+
+        def identify(arrival: Arrival) -> None:
+            arrival.principal = self._gateway.access.authenticate(metadata, _certificate(context))
+            arrival.principal.require(scope)
+
         try:
-            principal = self._gateway.access.authenticate(metadata, _certificate(context))
-            arrival.principal = principal
-            principal.require(scope)
+            identify(arrival)
             self._gateway.health.check_tested()
             deadline = self._deadline(arrival, metadata, context)
-            answered = await answer(Opened(arrival, deadline, self._gateway.settings.deadline_ms))
+            answered = await answer(Opened(arrival, deadline, self._gateway.settings.deadline_ms, identify))
         except asyncio.CancelledError:
             self.record(path, arrival, CLIENT_GONE, "CANCELLED")
             raise
@@ -136,8 +153,5 @@ async def _abort(context: Context, error: ServiceError, request_id: str) -> NoRe
 
 
 def _certificate(context: Context) -> Iterator[str]:
-    """Names in the client certificate that TLS verified."""
-    properties = context.auth_context()
-    for kind in ("x509_common_name", "x509_subject_alternative_name"):
-        for name in properties.get(kind, ()):
-            yield name.decode(errors="replace")
+    """Names in the client certificate that TLS verified; looked up only if somebody wants them."""
+    yield from names_in_properties(context.auth_context())

@@ -6,9 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health, health_pb2
 
+from service.grpc.intake import UNREAD_BYTES
+from service.grpc.open import Open
 from service.grpc.relevance import SERVICE, Relevance
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ class GrpcDoor:
     async def serve(self) -> None:
         """Take calls until `end`; return when none is in flight. Health says NOT_SERVING until the gateway is ready."""
         await self._tell(ready=False)
-        self._server.add_generic_rpc_handlers((Relevance(self._gateway, self._ended).handler(),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        relevance = Relevance(self._gateway, self._ended)
+        unlocked = Open(self._health, SERVICE, self._gateway.settings.connections.body_seconds)
+        self._server.add_generic_rpc_handlers((relevance.handler(), *unlocked.handlers()))
         following = asyncio.create_task(self._follow(), name="grpc-health")
         await self._server.start()
         try:
@@ -97,6 +98,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", settings.limits.body_bytes),
         ("grpc.max_concurrent_streams", 1024),  # calls in flight on one connection; more wait in their client
+        ("grpc.http2.lookahead_bytes", UNREAD_BYTES),
+        ("grpc.http2.bdp_probe", 0),  # it lets that grow to hundreds of megabytes, of messages that nobody reads too
         ("grpc.so_reuseport", 1),  # beside the reserved socket, and beside other workers
         ("grpc.keepalive_time_ms", 60_000),  # a client that is gone without a word is noticed within 80 s
         ("grpc.keepalive_timeout_ms", 20_000),

@@ -18,9 +18,9 @@ from service.notes import note
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from service.arrival import Arrival
     from service.gateway import Gateway
     from service.grpc.calls import Calls, Opened
+    from service.grpc.intake import Intake
     from service.reply import ItemResult
 
 MOST_IN_FLIGHT: Final = 32  # requests of one stream; the next one is read when one of them is answered
@@ -34,6 +34,7 @@ class Stream:
         calls: takes note of each request that is done.
         path: the method's.
         opened: the call.
+        intake: bounds how many callers may send.
         write: sends one message to the caller.
     """
 
@@ -44,12 +45,14 @@ class Stream:
         calls: Calls,
         path: str,
         opened: Opened,
+        intake: Intake,
         write: Callable[[bytes], Awaitable[None]],
     ) -> None:
         self._gateway = gateway
         self._calls = calls
         self._path = path
         self._opened = opened
+        self._intake = intake
         self._write = write
         self._writing = asyncio.Lock()  # gRPC takes one message at a time
         self._room = asyncio.Semaphore(MOST_IN_FLIGHT)
@@ -62,12 +65,14 @@ class Stream:
         Raises:
             MalformedBodyError, InvalidRequestError: a message cannot be answered under an id of its own.
             NotReadyError: the door ends; what was read before is answered.
+            OverloadedError: too many streams may send already.
         """
         left = asyncio.create_task(leaving.wait(), name="stream-leaving")
         try:
-            async with asyncio.TaskGroup() as answers:
+            async with asyncio.TaskGroup() as answers, self._intake.stream():
                 while (raw := await self._next(requests, left)) is not None:
                     answers.create_task(self._answer(self._admit(raw)))
+                    del raw  # it would be kept until the next one comes
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
         finally:
@@ -101,8 +106,9 @@ class Stream:
         arrival = arrive_within(self._opened.arrival, self._count, self._gateway.tracing)
         status, code = CLIENT_GONE, "CANCELLED"
         try:
-            with self._opened.visit(self._gateway.admission, message.ByteSize()):
-                last = await self._score(message, arrival)
+            opened = self._opened.within(arrival)
+            with opened.visit(self._gateway.admission, message.ByteSize()):
+                last = await self._score(message, opened)
             status, code = 200, "OK"
         except Exception as error:  # noqa: BLE001 # the caller learns of every failure, the log of every defect
             failure = as_service_error(error, self._path, arrival)
@@ -114,14 +120,15 @@ class Stream:
             self._room.release()
         await self._send(last)
 
-    async def _score(self, message: pb.ScoreStreamRequest, arrival: Arrival) -> pb.ScoreStreamResponse:
+    async def _score(self, message: pb.ScoreStreamRequest, opened: Opened) -> pb.ScoreStreamResponse:
         """Score one request and send its results; returns the last part of its answer."""
-        asked = score_request(message.request, self._opened.caller.tenant)
+        arrival = opened.arrival
+        asked = score_request(message.request, opened.caller.tenant)
         if asked.top_n is not None:
             raise invalid("#/top_n", "leave it out on a stream: results come as they are done, not best first")
         check_limits(asked, self._gateway.settings.limits)
         arrival.timings_ms.add("parse", arrival.started)
-        call = self._opened.call(arrival, deadline_ms(message.request))
+        call = opened.call(deadline_ms(message.request))
         pipeline = self._gateway.serving(asked.model)
         parts: asyncio.Queue[Sequence[ItemResult]] = asyncio.Queue()
         sent: set[int] = set()

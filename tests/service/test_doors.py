@@ -38,13 +38,17 @@ def score(channel: grpc.Channel, *metadata: tuple[str, str]) -> pb.ScoreResponse
 def test_a_certificate_opens_both_doors_and_names_the_tenant(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is spoken in plain text; a client of ours needs no key; the log says which tenant called."""
+    """Nothing is spoken in plain text; a client of ours needs no key; the log says which tenant called.
+
+    Where several names of a certificate are known, both doors take the same one.
+    """
     authority, clients = trustme.CA(), trustme.CA()
-    server, client = authority.issue_cert("127.0.0.1"), clients.issue_cert("front.internal")
+    server, client = authority.issue_cert("127.0.0.1"), clients.issue_cert("front.internal", common_name="house")
     (tmp_path / "server.pem").write_bytes(b"".join(part.bytes() for part in server.cert_chain_pems))
     (tmp_path / "server.key").write_bytes(server.private_key_pem.bytes())
     (tmp_path / "clients.pem").write_bytes(clients.cert_pem.bytes())
-    grants = {"certificates": [{"name": "front.internal", "tenant": "front", "scopes": ["score"]}]}
+    names = {"front.internal": "front", "house": "other"}
+    grants = {"certificates": [{"name": name, "tenant": of, "scopes": ["score"]} for name, of in names.items()]}
     for name, value in {
         "TLS__CERTIFICATE": tmp_path / "server.pem",
         "TLS__KEY": tmp_path / "server.key",

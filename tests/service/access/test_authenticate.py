@@ -123,6 +123,14 @@ def test_a_tenants_quota_is_shared_and_a_keys_own_is_not() -> None:
     assert both.authenticate({"x-api-key": KEY}).caller.quotas == (shared, own)
 
 
+def test_the_default_quota_is_for_tenants_without_one_of_their_own() -> None:
+    """A quota of the key alone does not take its place, one of the tenant does."""
+    keys = line(KEY, ", quota: {tokens_per_second: 5}")
+    for quotas, by_default in (("", True), ("quotas: {shop: {requests_per_second: 9}}", False)):
+        known = Access(parse_roster(f"keys:\n{keys}{quotas}"))
+        assert known.authenticate({"x-api-key": KEY}).caller.by_default is by_default
+
+
 def test_a_verified_certificate_names_its_tenant() -> None:
     """The first known name counts; a key goes before it, and a wrong key is no way around."""
     known = access(more="certificates:\n- {name: front.internal, tenant: front, scopes: [score, explain]}\n")

@@ -61,12 +61,35 @@ def test_every_quota_of_a_caller_must_have_room_and_equal_names_share_one() -> N
 
 
 def test_a_quota_that_was_changed_is_in_force_at_once() -> None:
-    """A reload of the keys needs no restart."""
+    """A reload of the keys needs no restart; the new rate counts from then on, up to the new burst."""
     quotas = Quotas(NONE, burst_seconds=1.0)
     small = Caller("a", quotas=(Quota("tenant:a", requests_per_second=1.0),))
     assert [passes(quotas, small, 0.0) for _ in range(2)] == [True, False]
     large = Caller("a", quotas=(Quota("tenant:a", requests_per_second=5.0),))
-    assert sum(passes(quotas, large, 0.0) for _ in range(10)) == 5
+    assert not passes(quotas, large, 0.0)
+    assert [passes(quotas, large, 0.2) for _ in range(2)] == [True, False]
+    assert sum(passes(quotas, large, 9.0) for _ in range(10)) == 5
+
+
+def test_a_change_of_a_quota_gives_nothing_back() -> None:
+    """Calls that began before it and calls that begin after it, in turns, get no more than the larger burst."""
+    quotas = Quotas(NONE, burst_seconds=1.0)
+    old, new = (
+        Caller("a", quotas=(Quota("tenant:a", requests_per_second=rate, tokens_per_second=rate),))
+        for rate in (100.0, 1.0)
+    )
+    assert sum(passes(quotas, caller, 0.0) for _ in range(1_000) for caller in (old, new)) <= 100
+    quotas.charge(new, 500.0, 0.0)
+    assert not passes(quotas, old, 4.0)  # a debt stays one
+
+
+def test_a_quota_of_a_key_stands_beside_the_default() -> None:
+    """Only a quota of the tenant's own takes its place."""
+    quotas = Quotas(Quota("", requests_per_second=2.0), burst_seconds=1.0)
+    own = (Quota("key:1", requests_per_second=9.0),)
+    assert [passes(quotas, Caller("a", quotas=own), 0.0) for _ in range(3)] == [True, True, False]
+    assert not passes(quotas, Caller("a"), 0.0)  # another key of the tenant draws on the same
+    assert sum(passes(quotas, Caller("b", quotas=own, by_default=False), 0.0) for _ in range(10)) == 7
 
 
 def test_workers_divide_a_quota() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 
 from models.errors import EngineBusyError
+from service.access.keys import key_hash, key_id, new_key
 from service.grpc.failures import error_of
 from service.grpc.replies import results_of
 from service.grpc.requests import score_message
@@ -22,6 +24,7 @@ from tests.service.grpc.conftest import until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
     from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from tests.service.grpc.conftest import Doors
 
@@ -129,6 +132,36 @@ async def test_a_request_without_an_id_of_its_own_ends_the_stream(
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await parts_of(doors, requests)
     assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_key_that_is_withdrawn_scores_no_more(open_doors: OpenDoors, tmp_path: Path) -> None:
+    """Not on a stream that was opened with it either: who asks is asked for each request, with what may be asked."""
+    key, other = new_key(), new_key()
+
+    def write(key: str, quotas: dict[str, Any]) -> None:
+        record = {"id": key_id(key), "sha256": key_hash(key), "tenant": "shop", "scopes": ["score"]}
+        file.write_text(json.dumps({"keys": [record], "quotas": quotas}))
+
+    file = tmp_path / "keys.yaml"
+    write(key, {})
+    async with open_doors(access={"keys_file": file}) as doors:
+        stream = doors.stub.ScoreStream(metadata=(("x-api-key", key),))
+
+        async def code_of(name: str) -> str:
+            await stream.write(request(name))
+            while (part := await asyncio.wait_for(stream.read(), 20)).WhichOneof("event") == "results":
+                pass
+            error = error_of(part.error) if part.WhichOneof("event") == "error" else None
+            return error.code if error else "done"
+
+        assert await code_of("a") == "done"
+        write(key, {"shop": {"requests_per_second": 0.01}})
+        doors.http.gateway.access.refresh()
+        assert [await code_of("b"), await code_of("c")] == ["done", "quota"]
+        write(other, {})
+        doors.http.gateway.access.refresh()
+        assert await code_of("d") == "unauthenticated"
+        stream.cancel()
 
 
 async def test_each_request_has_a_deadline_of_its_own(open_doors: OpenDoors) -> None:
