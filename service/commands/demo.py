@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import signal
@@ -38,6 +39,7 @@ KNOWLEDGE = Path(retrieval.__file__).parent / "demo"
 START_SECONDS = 120  # a first start builds the engine's graphs
 # A first look must not depend on how busy the machine is; what the operator has set stays.
 PATIENCE = {"TIERWISE_DEADLINE_MS": "30000", "TIERWISE_RETRIEVAL_BUDGET_MS": "5000"}
+SVG_COLUMNS = 118
 console = Console()
 
 
@@ -47,6 +49,7 @@ def demo(
     http_port: Annotated[int | None, typer.Option(help="Port of the service.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="Port of the service's gRPC door.")] = None,
     admin_port: Annotated[int | None, typer.Option(help="Port of /metrics.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Draw the table into this file too.")] = None,
 ) -> None:
     """Serve the shipped model with real knowledge, and score real products over HTTP.
 
@@ -60,7 +63,7 @@ def demo(
         with open_ports(settings):
             knowledge = settings.knowledge or build_knowledge(settings)
         with _service(settings, knowledge) as process:
-            _show(f"http://{settings.host}:{settings.http_port}")
+            _show(f"http://{settings.host}:{settings.http_port}", svg)
             if not once:
                 _say_where(settings)
                 process.wait()
@@ -157,7 +160,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> 
     raise SettingsError(f"the service did not become ready: {state}; the end of its log {log}:\n{tail}")
 
 
-def _show(url: str) -> None:
+def _show(url: str, svg: Path | None) -> None:
     products = read_catalogue()
     answers: list[tuple[str, dict[str, Any], float]] = []
     titles = {product["id"]: product["title"] for product in products}
@@ -171,6 +174,10 @@ def _show(url: str) -> None:
                 raise SettingsError(f"{url}/v1/score answered {response.status_code}: {response.json()['detail']}")
             answers.append((query, response.json(), milliseconds))
     console.print(scores_table(answers, titles, console.width))
+    if svg is not None:
+        drawing = Console(record=True, width=SVG_COLUMNS, file=io.StringIO())
+        drawing.print(scores_table(answers, titles, SVG_COLUMNS))
+        drawing.save_svg(str(svg), title="make demo ARGS=--once")
 
 
 def _say_where(settings: Settings) -> None:

@@ -48,13 +48,14 @@ def tierwise(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_demo_shows_real_verdicts_from_an_empty_folder(folder: Path) -> None:
-    """One command builds the knowledge, serves, asks about real products, and ends with 0 after the table."""
+    """One command builds the knowledge, serves, asks about real products, and ends with 0 after the table it draws."""
     ports = ["--http-port", free_port(), "--admin-port", free_port()]
-    done = tierwise(folder, "demo", "--once", *ports)
+    done = tierwise(folder, "demo", "--once", "--svg", "table.svg", *ports)
     assert done.returncode == 0, done.stdout + done.stderr
     for query in QUERIES:
         assert query.split()[0] in done.stdout
     assert len(re.findall(r"[1-4]-(?:Excellent|Related|Mismatch|Irrelevant) ", done.stdout)) >= 5 * len(QUERIES)
+    assert "4-Excellent" in (folder / "table.svg").read_text()
 
 
 def test_a_taken_port_is_named_before_anything_is_built(folder: Path) -> None:
