@@ -40,7 +40,7 @@ def test_equal_seeds_give_equal_pairs(run_settings: Callable[..., dict[str, Any]
     """What is sampled follows from the seed alone, and other rows are sampled anew."""
     config = DpoConfig(**run_settings(rows=8, samples=2))
     config.output.mkdir()
-    found = []
+    found: list[str] = []
     for seed in (1, 1, 2):
         torch.manual_seed(len(found))  # whatever a process did before
         one = config.model_copy(update={"seed": seed})

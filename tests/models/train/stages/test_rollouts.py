@@ -151,7 +151,8 @@ def _log_probs(base: Base, prompt: list[int], answer: list[int]) -> torch.Tensor
     model = open_base_again(base)
     with torch.no_grad():
         logits = model(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
-    return logits.gather(-1, torch.tensor(answer)[:, None])[:, 0]
+    found: torch.Tensor = logits.gather(-1, torch.tensor(answer)[:, None])[:, 0]
+    return found
 
 
 def _likely(base: Base, prompt: list[int], answer: list[int]) -> float:

@@ -133,12 +133,14 @@ def test_stops_at_nan(run_settings: Callable[..., dict[str, Any]]) -> None:
     assert not list((config.output / run.STATE).glob("checkpoint-*"))
 
 
-def test_the_last_state_is_looked_at(run_settings: Callable[..., dict[str, Any]]) -> None:
+def test_the_last_state_is_looked_at(
+    run_settings: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run of fewer steps than log_steps stops at a loss that is no number too, and saves nothing."""
     config = SftConfig(**{**run_settings(max_steps=2), "log_steps": 10, "save_steps": 10})
     trainer = sft.trainer(open_base(config), config)
     loss = trainer.compute_loss
-    trainer.compute_loss = lambda *a, **k: loss(*a, **k) * float("nan")
+    monkeypatch.setattr(trainer, "compute_loss", lambda *a, **k: loss(*a, **k) * float("nan"))
     with pytest.raises(TrainingError, match=r"at step 2: lower learning_rate"):
         run.train(trainer, config)
     assert not list((config.output / run.STATE).glob("checkpoint-*"))
