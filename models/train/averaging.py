@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from models.errors import TrainingError
+from models.train.minilm import save_weights
 from models.train.release import checkpoint_files, release
 from models.train.stages.base import manifest_of
 from models.train.stages.finish import canary_row, origin, reference_engine
@@ -57,8 +57,7 @@ def average(
     for file in (name for name in files if name.endswith(".safetensors")):  # first, because they may not fit
         mean = _mean(checkpoints, shares, file)
         output.mkdir(parents=True, exist_ok=True)
-        save_file(mean, output / file, metadata={"format": "pt"})
-        (output / file).chmod(0o644)  # save_file leaves it to its owner alone, and a service runs as somebody else
+        save_weights(mean, output / file)
     for file in (name for name in files if not name.endswith(".safetensors")):
         shutil.copyfile(checkpoints[0] / file, output / file)
     parts = [{"share": share, **origin(folder, str(folder))} for share, folder in zip(shares, checkpoints, strict=True)]

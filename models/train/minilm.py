@@ -239,5 +239,10 @@ def write_weights(decoder: Decoder, encoder: Path, folder: Path) -> None:
     generation = {"bos_token_id": CLS, "eos_token_id": SEP, "pad_token_id": PAD}
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=1) + "\n")
     weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in opt_state(decoder).items()}
-    save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
-    (folder / _WEIGHTS).chmod(0o644)  # save_file leaves it to its owner alone, and a service runs as somebody else
+    save_weights(weights, folder / _WEIGHTS)
+
+
+def save_weights(weights: dict[str, Tensor], path: Path) -> None:
+    """Write safetensors that everybody may read."""
+    save_file(weights, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # save_file leaves it to its owner alone, and a service runs as somebody else

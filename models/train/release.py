@@ -30,12 +30,7 @@ if TYPE_CHECKING:
 HELD_OUT: Final = "held_out.jsonl"
 CANARIES_PER_TIER: Final = 2
 _CLEAR: Final = 0.6  # a canary's tier holds at least this probability, so that no beta in use and no rounding moves it
-# What a checkpoint may consist of beside its manifest; anything else in the folder is left out of it.
-_FILES: Final = (
-    "config.json",
-    "generation_config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
+TOKENIZER_FILES: Final = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -43,6 +38,14 @@ _FILES: Final = (
     "chat_template.jinja",
     "vocab.json",
     "merges.txt",
+)
+# What a checkpoint may consist of beside its manifest; anything else in the folder is left out of it.
+_FILES: Final = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    *TOKENIZER_FILES,
 )
 
 

@@ -23,7 +23,7 @@ from models.train.data.held_out import split_products
 from models.train.data.mining import MiningConfig, mine, read_clicks
 from models.train.data.probes import probes as make_probes
 from models.train.data.relabel import suspects
-from models.train.data.schema import placed_rows, read_training_rows, tier_column, write_training_rows
+from models.train.data.schema import gold_column, placed_rows, read_training_rows, write_training_rows
 from models.train.data.split import split as split_rows
 from retrieval.errors import KnowledgeError
 from service.commands.data_rationales import rationales
@@ -34,9 +34,7 @@ from service.settings import EngineName, SettingsError, load_settings
 
 if TYPE_CHECKING:
     from models.catalogue import Product
-    from models.manifest import Tier
     from models.train.data.check import Report
-    from models.train.data.schema import Row
     from service.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
@@ -228,7 +226,7 @@ async def _suspects(settings: Settings, file: Path, output: Path, confidence: fl
         manifest = judge.manifest
         places = [place for place, _ in read_rows(file)]
         rows = read_training_rows(file, manifest.tiers)
-        given = [_column(row, manifest.tiers) for row in rows]
+        given = [gold_column(row, manifest.tiers) for row in rows]
         pairs = [
             LabelledPair(row.query, place, row.item.item(), tier, row.group, row.context)
             for place, row, tier in zip(places, rows, given, strict=True)
@@ -255,12 +253,6 @@ async def _suspects(settings: Settings, file: Path, output: Path, confidence: fl
                 }
                 out.write(json.dumps(told, ensure_ascii=False) + "\n")
     return len(found), len(rows)
-
-
-def _column(row: Row, tiers: tuple[Tier, ...]) -> int:
-    column = tier_column(row.tier or "", tiers)
-    assert column is not None  # noqa: S101 - read_training_rows has refused any other
-    return column
 
 
 def _products(catalogue: Path, attributes: Path | None, columns: str) -> list[Product]:

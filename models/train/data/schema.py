@@ -157,6 +157,13 @@ def tier_column(name: str, tiers: Sequence[Tier]) -> int | None:
     return next((n for n, tier in enumerate(tiers) if name in (tier.name, tier.label)), None)
 
 
+def gold_column(row: Row, tiers: Sequence[Tier]) -> int:
+    """Column of the gold tier of a row that `read_training_rows` has accepted."""
+    column = tier_column(row.tier or "", tiers)
+    assert column is not None  # noqa: S101 - it has refused any other
+    return column
+
+
 def parse_row(place: str, value: dict[str, Any]) -> Row:
     """One row.
 

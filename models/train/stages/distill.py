@@ -78,11 +78,12 @@ def teacher_rows(rows: Sequence[Row], base: Base, config: DistillConfig) -> NDAr
                 f"{config.train.name} has rows without probabilities, and no teacher is named to score them"
             )
         return np.array([row.probabilities for row in rows], dtype=np.float64)
-    manifest = load_manifest(config.teacher)
-    path = made_once(config, "teacher", ".npy", manifest.checkpoint_id, manifest.tiers_id)
+    known = load_manifest(config.teacher, verify=False)  # hashing a big teacher takes long, and is for whoever asks it
+    path = made_once(config, "teacher", ".npy", known.checkpoint_id, known.tiers_id)
     if path.is_file():
         found: NDArray[np.float64] = np.load(path)
         return found
+    manifest = load_manifest(config.teacher)
     if [t.name for t in manifest.tiers] != [t.name for t in base.manifest.tiers]:
         raise TrainingError(
             f"the teacher's tiers are {', '.join(t.name for t in manifest.tiers)}, the student's differ"

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM
 from models.engines.onnx.architecture import read_architecture
 from models.errors import CheckpointError
 from models.manifest import MANIFEST_NAME, load_manifest
-from models.train.data.schema import read_training_rows, tier_column
-from models.train.release import release
+from models.train.data.schema import gold_column, read_training_rows
+from models.train.release import TOKENIZER_FILES, release
 from models.train.stages.adapter import ADAPTER, describe_adapter, save_adapter
 from models.train.stages.figures import figures
 from models.train.stages.reader import ReferenceEngine, label_logprobs
@@ -32,15 +32,6 @@ if TYPE_CHECKING:
 
 CHECKPOINT: Final = "checkpoint"
 REPORT: Final = "report.json"
-_TOKENIZER_FILES: Final = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "merges.txt",
-)
 
 
 def finish(trainer: Any, base: Base, config: StageConfig, record: dict[str, Any]) -> dict[str, Any] | None:
@@ -100,7 +91,7 @@ def write_checkpoint(model: Any, base: Base, folder: Path) -> None:
     for old in folder.glob("*.safetensors*"):
         old.unlink()
     model.to(torch.bfloat16).save_pretrained(str(folder), safe_serialization=True)
-    for name in _TOKENIZER_FILES:
+    for name in TOKENIZER_FILES:
         if (base.folder / name).is_file():
             shutil.copyfile(base.folder / name, folder / name)
     shape = json.loads((base.folder / "config.json").read_bytes())
@@ -131,8 +122,6 @@ def measured(folder: Path, base: Base, manifest: Manifest, rows: Sequence[Row]) 
 
 def canary_row(row: Row, manifest: Manifest) -> dict[str, Any]:
     """A labelled row as `release` takes it: the item's fields beside the query, the tier by name."""
-    column = tier_column(row.tier or "", manifest.tiers)
-    assert column is not None  # noqa: S101 - read_training_rows has refused any other
-    tier = manifest.tiers[column].name
+    tier = manifest.tiers[gold_column(row, manifest.tiers)].name
     context = {"context": row.context} if row.context else {}
     return {"query": row.query, "tier": tier, **row.item.model_dump(), **context}

@@ -39,9 +39,9 @@ def run_stage(stage: str, config: StageConfig, progress: Progress) -> dict[str, 
     Raises:
         TrainingError, DataError, CheckpointError: what has to be changed.
     """
-    prepared(config, stage)
     with memory_guarded(config):
-        base = open_base(config)
+        base = open_base(config)  # first: a base that cannot be opened leaves no folder that holds to its name
+        prepared(config, stage)
         trainer = trainer_of(base, config, progress)
         train(trainer, config)
     found = record(config)

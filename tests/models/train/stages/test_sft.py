@@ -122,6 +122,17 @@ def test_other_settings_do_not_resume(run_settings: Callable[..., dict[str, Any]
         run.prepared(config.model_copy(update={"seed": 9}), "sft")
 
 
+def test_a_base_that_cannot_be_opened_leaves_no_run(
+    run_settings: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Whoever names a wrong base mends the name and starts again in the same folder."""
+    (tmp_path / "empty").mkdir()
+    config = SftConfig(**{**run_settings(), "base": str(tmp_path / "empty")})
+    with pytest.raises(TrainingError, match="empty has no"):
+        run_stage("sft", config, lambda *_: None)
+    assert not config.output.exists()
+
+
 def test_stops_at_nan(run_settings: Callable[..., dict[str, Any]]) -> None:
     """A loss that is no number stops the run by name of the step and the setting to lower, and saves nothing."""
     config = SftConfig(**run_settings(max_steps=4))
