@@ -19,17 +19,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name every PyTorch reader knows
 
 from models.errors import TrainingError
 from models.prompt import PromptWriter
 from models.tokenizer import FieldTokenizer
-from models.train import minilm
-from models.train.data.held_out import HELD_OUT, split_products
+from models.train import minilm, rules
+from models.train.data.held_out import HELD_OUT, split_names, split_products
 from models.train.examples import ExampleWriter, rule_tiers
 from models.train.facts import FACT_ITEMS, followed, shares, told_answers
+from models.train.judging import Judging, Keeping, losses
 from models.train.network import mixed_precision
 from models.train.pairs import ITEMS
+from models.train.queries import QueryMaker, synonyms
 from models.train.release import labelled_rows
 from models.train.sides import Side
 from models.train.teacher import OrdinalMap, SentenceEncoder
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.catalogue import Product
-    from models.train.examples import Examples
-    from models.train.network import Decoder
     from models.train.pairs import Card, Group
 
 STATE: Final = "state.pt"
@@ -58,6 +57,10 @@ class BootstrapConfig:
         pairs: training pairs in all; may be changed when a run resumes.
         groups_per_step: queries in a step, in groups of 8 pairs.
         fact_share: share of a step's pairs that ask for what only a chunk can tell (facts.py).
+        keep: weight of the base's answer without the chunk in the targets of what a chunk tells nothing about
+            (judging.Keeping); needs a base.
+        freeze_words: leave the vectors of words as they are; those of labels and markers learn.
+        held_out_names: share of the types' everyday names kept for validation.
         round_groups: queries generated at a time.
         learning_rate: of the steady phase.
         text_weight: weight of the label-and-rationale loss beside the soft label loss.
@@ -72,6 +75,9 @@ class BootstrapConfig:
     pairs: int = 500_000
     groups_per_step: int = 16
     fact_share: float = 0.0
+    keep: float = 0.0
+    freeze_words: bool = False
+    held_out_names: float = 0.0
     round_groups: int = 12_288
     learning_rate: float = 2e-4
     warmup_steps: int = 150
@@ -87,13 +93,13 @@ class BootstrapConfig:
 
     @property
     def fact_groups(self) -> int:
-        """Groups of a step whose fact only a chunk tells; so many pairs of it take the place of whole groups of 8."""
-        return round(self.groups_per_step * self.fact_share) * ITEMS // FACT_ITEMS
+        """Groups of a step whose fact only a chunk tells; they take the place of whole groups of 8."""
+        return (self.groups_per_step - self.plain_groups) * ITEMS // FACT_ITEMS
 
     @property
     def plain_groups(self) -> int:
         """The other groups of a step."""
-        return self.groups_per_step - self.fact_groups * FACT_ITEMS // ITEMS
+        return self.groups_per_step - round(self.groups_per_step * self.fact_share)
 
     @property
     def steps(self) -> int:
@@ -105,20 +111,6 @@ class BootstrapConfig:
         left = (self.steps - step) / max(1.0, self.steps * self.decay_share)
         warm_up = max(1, min(self.warmup_steps, self.steps // 10))
         return self.learning_rate * min(1.0, (step + 1) / warm_up, max(0.0, left))
-
-
-def losses(
-    decoder: Decoder, examples: Examples, labels: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(soft label loss, text loss, label logits [N, K]) of one batch."""
-    states = decoder(examples.batch)
-    with torch.autocast(states.device.type, enabled=False):
-        logits = decoder.logits(states[examples.answers].float(), labels)
-    label_loss = -(examples.targets * F.log_softmax(logits, dim=-1)).sum(-1).mean()
-    if len(examples.text_rows) == 0:
-        return label_loss, label_loss.new_zeros(()), logits
-    text_logits = decoder.logits(states[examples.text_rows])
-    return label_loss, F.cross_entropy(text_logits.float(), examples.text_ids), logits
 
 
 class Bootstrap:
@@ -142,6 +134,8 @@ class Bootstrap:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(config.seed)
         encoder_folder = minilm.encoder_folder()
+        if config.keep and base is None:
+            raise TrainingError("keep needs a base whose answers are kept")
         first = minilm.trained_decoder(base) if base else minilm.initial_decoder(encoder_folder, seed=config.seed)
         self.decoder = first.to(self._device)
         folder.mkdir(parents=True, exist_ok=True)
@@ -151,12 +145,17 @@ class Bootstrap:
         prompts = PromptWriter(self.manifest, tokenizer)
         self._labels = torch.tensor(self.manifest.label_token_ids, device=self._device)
         train, held = split_products(products, config.held_out)
+        names, self._unseen = split_names(synonyms(), config.held_out_names)
         encoder = SentenceEncoder(encoder_folder)
         self._train, self._valid = (
-            Side(products, cards, rows, encoder=encoder, progress=progress, folder=folder) for rows in (train, held)
+            Side(products, cards, rows, encoder=encoder, progress=progress, folder=folder, everyday=names)
+            for rows in (train, held)
         )
         self._train_writer = ExampleWriter(self.manifest, tokenizer, prompts, self._train.products, self._train.cards)
         self._valid_writer = ExampleWriter(self.manifest, tokenizer, prompts, self._valid.products, self._valid.cards)
+        self._keeping = self._kept(base) if base and config.keep else None
+        if config.freeze_words:
+            self._freeze_words()
         decayed = [p for n, p in self.decoder.named_parameters() if p.dim() > 1 and "tokens" not in n]
         others = [p for n, p in self.decoder.named_parameters() if p.dim() <= 1 or "tokens" in n]
         self._optimiser = torch.optim.AdamW(
@@ -186,6 +185,8 @@ class Bootstrap:
         validation = self._valid.pairs.make(self._valid.queries.make(self.config.validation_groups, 7), 7)
         if self.config.fact_groups:
             validation += self._valid.facts.make(2 * self.config.validation_groups, 7)
+        asked = QueryMaker(self._valid.products, everyday=self._unseen).everyday_types()
+        unseen = self._valid.pairs.make(asked, 7) if asked else []
         figures: dict[str, Any] = {}
         started, first = time.monotonic(), self.step
         while self.step < self.config.steps:
@@ -203,7 +204,7 @@ class Bootstrap:
                 self._log(label_loss=label_loss, text_loss=text_loss, **read, pairs_per_s=round(speed, 1))
                 self._read, self._followed = [], []
             if self.step % self.config.checkpoint_steps == 0 or self.step == self.config.steps:
-                figures = self.validate(validation)
+                figures = self.validate(validation, unseen)
                 self._log(**figures)
                 self._save()
         minilm.write_weights(self.decoder, minilm.encoder_folder(), self.folder / "checkpoint")
@@ -219,12 +220,25 @@ class Bootstrap:
         count = self.config.round_groups // self.config.groups_per_step * self.config.plain_groups
         return self._train.pairs.make(self._train.queries.make(count, seed), seed)
 
+    def _kept(self, base: Path) -> Keeping:
+        decoder = minilm.trained_decoder(base).to(self._device).eval().requires_grad_(requires_grad=False)
+        return Keeping(Judging(decoder, self._train_writer, self._labels), self._train.cards, self.config.keep)
+
+    def _freeze_words(self) -> None:
+        """Let only reserved entries learn: Adam makes full steps of every word's smallest gradients."""
+        learning = torch.zeros(self.decoder.shape.vocabulary, 1, device=self._device)
+        learning[list(minilm.RESERVED)] = 1
+        self.decoder.tokens.weight.register_hook(lambda gradient: gradient * learning)  # type: ignore[no-untyped-call]
+
     def _train_step(self, groups: Sequence[Group]) -> tuple[float, float]:
         for group in self._optimiser.param_groups:
             group["lr"] = self.config.rate(self.step)
-        examples = self._train_writer.write(groups, self.config.seed * 10_000_000 + self.step)
+        seed = self.config.seed * 10_000_000 + self.step
+        examples = self._train_writer.write(groups, seed).to(self._device)
+        if self._keeping:
+            examples = self._keeping(examples, groups, seed)
         with mixed_precision(self._device):
-            label_loss, text_loss, logits = losses(self.decoder, _move(examples, self._device), self._labels)
+            label_loss, text_loss, logits = losses(self.decoder, examples, self._labels)
         answers = logits.argmax(-1).tolist()
         self._read += told_answers(groups, answers)
         self._followed += followed(groups, answers)
@@ -237,44 +251,29 @@ class Bootstrap:
         self._optimiser.zero_grad(set_to_none=True)
         return label_loss.item(), text_loss.item()
 
-    @torch.inference_mode()
-    def validate(self, groups: Sequence[Group]) -> dict[str, Any]:
+    def validate(self, groups: Sequence[Group], unseen: Sequence[Group] = ()) -> dict[str, Any]:
         """Figures on held-out products.
 
+        Args:
+            groups: of a retriever's candidates, and such that ask for a fact.
+            unseen: groups whose queries are names that no training query holds.
+
         Returns:
-            Of a retriever's candidates loss, accuracy and AUC on the rule-labelled pairs; of groups that ask for a fact
-            how often one that is told is read, and another's is followed (facts.py).
+            Of candidates loss, accuracy and AUC on the rule-labelled pairs; of groups that ask for a fact how often one
+            that is told is read, and another's is followed (facts.py); accuracy and AUC of the unseen names.
         """
+        judging = Judging(self.decoder, self._valid_writer, self._labels)
         facts = [g for g in groups if g.fact is not None]
         groups = [g for g in groups if g.fact is None]
         read: dict[str, float] = {}
         if facts:
-            answers = self._judged(facts)[0].argmax(-1).tolist()
+            answers = judging(facts, 0)[0].argmax(-1).tolist()
             read = shares(valid_read=told_answers(facts, answers), valid_followed=followed(facts, answers))
-        p, loss = self._judged(groups)
-        tiers = np.array(rule_tiers(groups))
-        known = tiers >= 0
-        figures = {"valid_loss": round(loss, 4), "valid_pairs": int(known.sum()), **read}
-        if not known.any():  # a catalogue whose titles tell no category: the rules are silent, the loss is not
-            return figures
-        good, score = tiers[known] <= 1, p[known] @ np.linspace(1, 0, p.shape[1])
-        ranks = score.argsort().argsort() + 1.0
-        positives = int(good.sum())
-        auc = (ranks[good].sum() - positives * (positives + 1) / 2) / max(1, positives * int((~good).sum()))
-        accuracy = float((p[known].argmax(-1) == tiers[known]).mean())
-        return {**figures, "valid_accuracy": round(accuracy, 4), "valid_auc": round(float(auc), 4)}
-
-    def _judged(self, groups: Sequence[Group]) -> tuple[NDArray[np.float32], float]:
-        """Label probabilities [N, TIERS] of all pairs, and the mean loss."""
-        logits, loss = [], 0.0
-        for start in range(0, len(groups), 16):
-            part = groups[start : start + 16]
-            examples = self._valid_writer.write(part, start, rationales=False)
-            with mixed_precision(self._device):
-                label_loss, _, found = losses(self.decoder, _move(examples, self._device), self._labels)
-            loss += label_loss.item() * len(part) / len(groups)
-            logits.append(found.float().cpu())
-        return torch.cat(logits).softmax(-1).numpy(), loss
+        p, loss = judging(groups, 0)
+        figures = {"valid_loss": round(loss, 4), **read, **_named("valid", _figures(groups, p.cpu().numpy()))}
+        if unseen:
+            figures |= _named("valid_unseen", _figures(unseen, judging(unseen, 0)[0].cpu().numpy()))
+        return figures
 
     def _log(self, **figures: Any) -> None:
         with (self.folder / LOG).open("a") as file:
@@ -315,5 +314,20 @@ class Bootstrap:
         self._train.pairs.ordinal = self._valid.pairs.ordinal = OrdinalMap(slope, tuple(thresholds))
 
 
-def _move(examples: Examples, device: torch.device) -> Examples:
-    return type(examples)(**{n: getattr(examples, n).to(device) for n in examples.__dataclass_fields__})
+def _named(prefix: str, figures: dict[str, float]) -> dict[str, float]:
+    return {f"{prefix}_{name}": value for name, value in figures.items()}
+
+
+def _figures(groups: Sequence[Group], p: NDArray[np.float32]) -> dict[str, float]:
+    """Figures of label probabilities [N, TIERS] on the pairs of groups that the rules judge."""
+    tiers = np.array(rule_tiers(groups))
+    known = tiers >= 0
+    figures: dict[str, float] = {"pairs": int(known.sum())}
+    if not known.any():  # a catalogue whose titles tell no category: the rules are silent
+        return figures
+    good, score = tiers[known] <= rules.RELATED, p[known] @ np.linspace(1, 0, p.shape[1])
+    ranks = score.argsort().argsort() + 1.0
+    positives = int(good.sum())
+    auc = (ranks[good].sum() - positives * (positives + 1) / 2) / max(1, positives * int((~good).sum()))
+    accuracy = float((p[known].argmax(-1) == tiers[known]).mean())
+    return {**figures, "accuracy": round(accuracy, 4), "auc": round(float(auc), 4)}

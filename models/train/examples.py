@@ -50,6 +50,13 @@ class Examples:
     text_rows: torch.Tensor
     text_ids: torch.Tensor
 
+    def to(self, device: torch.device) -> Examples:
+        """The same batch on another device."""
+        return Examples(
+            self.batch.to(device),
+            *(t.to(device) for t in (self.answers, self.targets, self.text_rows, self.text_ids)),
+        )
+
 
 def visible_item(product: Product, query: Query, rng: random.Random, *, bare: bool, without: str = "") -> Item:
     """A product as some caller would send it: the title always, other fields now and then.
@@ -119,9 +126,16 @@ class ExampleWriter:
         self._products = products
         self._cards = cards
 
-    def write(self, groups: Sequence[Group], seed: int, *, rationales: bool = True) -> Examples:
-        """Groups -> one batch of N = sum of their items."""
-        rng = random.Random(seed)
+    def write(self, groups: Sequence[Group], seed: int, *, rationales: bool = True, chunks: bool = True) -> Examples:
+        """Groups -> one batch of N = sum of their items.
+
+        Args:
+            groups: what to write.
+            seed: decides what each item shows, and which pairs have a rationale; neither depends on the other.
+            rationales: on a share of the pairs, or on none.
+            chunks: as the groups have them, or none.
+        """
+        rng, drawn = random.Random(seed), random.Random(f"rationales {seed}")
         prefixes: list[tuple[int, ...]] = []
         suffixes: list[tuple[int, ...]] = []
         owner: list[int] = []
@@ -131,12 +145,12 @@ class ExampleWriter:
             bare = (group.card_helps or group.fact is not None) and rng.random() < 0.7
             without = group.fact.name if group.fact else ""
             items = [visible_item(self._products[n], group.query, rng, bare=bare, without=without) for n in group.items]
-            prompt = self._writer.write(group.query.text, chunk_of(group, self._cards), items)
+            prompt = self._writer.write(group.query.text, chunk_of(group, self._cards) if chunks else None, items)
             prefixes.append(prompt.prefix.ids)
             for i, suffix in enumerate(prompt.suffixes):
                 judgement = group.judgements[i]
                 answer: tuple[int, ...] = ()
-                if rationales and judgement is not None and rng.random() < RATIONALE_SHARE:
+                if rationales and judgement is not None and drawn.random() < RATIONALE_SHARE:
                     answer = self._answer(group, i, judgement)
                 learned.append(answer)
                 marks.append(len(suffix.ids))

@@ -4,6 +4,9 @@ A query asks for an attribute value ("black toner"); two items of that type come
 the value of one of them or of both, or another product's, or something else, or there is none. Tiers are what is true
 of the products, whatever the chunk says.
 
+A third item needs no chunk: one of the type whose title tells the value, or one of another type, often with the asked
+value. Without it every word that an item does not show would look like an attribute that only a chunk can tell.
+
 Whose fact it is must be learned, and nothing else may give it away. So each of the two items and each stranger has the
 asked value one time in two, independently: a chunk about somebody else says nothing of an item, neither what it states
 nor the opposite, and the best answer is the one without a chunk. Where the chunk speaks of both and their values
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -33,10 +37,12 @@ if TYPE_CHECKING:
     from models.train.queries import QueryMaker
     from models.train.rules import Judgement
 
-FACT_ITEMS: Final = 2  # a subject and a sibling
+WITHHELD: Final = 2  # a subject and a sibling come first in a group, without the attribute
+FACT_ITEMS: Final = WITHHELD + 1
 _ONE, _BOTH, _DECOY, _USELESS = 0.3, 0.55, 0.7, 0.88  # of a draw: whom the chunk speaks of; above, there is none
 _SILENT: Final = 0.12  # of the siblings are products whose value the catalogue does not tell
 _KIN: Final = 0.3  # of the siblings are of the subject's brand, where there are any
+_TELLER, _BEARER = 0.4, 0.75  # of a draw: what the third item is; above, it is anything of another type
 _EITHER: Final = (rule_target(rules.EXCELLENT) + rule_target(rules.MISMATCH)) / 2
 _TRIES: Final = 20
 
@@ -71,6 +77,29 @@ class FactMaker:
     def _pool(self) -> list[tuple[int, str]]:
         """Every product with every attribute that it may be asked for."""
         return [(n, name) for (_, name), rows in self._holders.items() for n in rows]
+
+    @cached_property
+    def _tellers(self) -> dict[tuple[str, str], list[int]]:
+        """(category, attribute) -> products whose title tells the value."""
+        tellers: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for n, product in enumerate(self._products):
+            for name, value in product.attributes.items():
+                if (product.category, name) in self._holders and told(replace(product, description=""), name, value):
+                    tellers[product.category, name].append(n)
+        return tellers
+
+    @cached_property
+    def _bearers(self) -> dict[tuple[str, str], list[int]]:
+        """(attribute, value) -> products that have it, of any type."""
+        bearers: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for n, product in enumerate(self._products):
+            for name, value in product.attributes.items():
+                bearers[name, value.lower()].append(n)
+        return bearers
+
+    @cached_property
+    def _typed(self) -> list[int]:
+        return [n for n, product in enumerate(self._products) if product.category]
 
     @cached_property
     def _silent(self) -> dict[tuple[str, str], list[int]]:
@@ -111,18 +140,38 @@ class FactMaker:
         if self._silent[key] and rng.random() < _SILENT:
             near = self._silent[key]
         kin = [n for n in near if self._products[n].brand == product.brand]
-        items = (subject, rng.choice(kin if kin and rng.random() < _KIN else near))
+        pair = (subject, rng.choice(kin if kin and rng.random() < _KIN else near))
         query = self._query(product.category, name, asked, rng)
-        judged = tuple(rules.judge(query, self._products[n]) for n in items)
-        if any(j is None or j.tier != self._tier(n, name, asked) for n, j in zip(items, judged, strict=True)):
+        third = self._third(query, pair, rng)
+        if third is None:
+            return None
+        items = (*pair, third)
+        judged = tuple(j for n in items if (j := rules.judge(query, self._products[n])) is not None)
+        if len(judged) < FACT_ITEMS:
+            return None
+        if any(j.tier != self._tier(n, name, asked) for n, j in zip(pair, judged, strict=False)):
             return None  # an item's own words say more than its attribute
         strangers = [n for n in (having if _coin(rng) else lacking) if n not in items]
-        fact = self._fact(items, name, asked, strangers, rng)
-        targets = np.stack([rule_target(j.tier) for j in judged if j is not None])
+        fact = self._fact(pair, name, asked, strangers, rng)
+        targets = np.stack([rule_target(j.tier) for j in judged])
         if fact.claim is not None:
-            untold = [n not in fact.subjects for n in items]
+            untold = [n in pair and n not in fact.subjects for n in items]
             targets[untold] = (targets[untold] + _EITHER) / 2  # less noise: mostly a coin decided what is true
         return Group(query, items, targets, judged, None, card_helps=False, fact=fact)
+
+    def _third(self, query: Query, pair: tuple[int, int], rng: random.Random) -> int | None:
+        """An item that needs no chunk; None where everything is of one type."""
+        ((name, asked),) = query.values
+        category = self._products[pair[0]].category
+        draw = rng.random()
+        if draw < _TELLER and (tellers := [n for n in self._tellers[category, name] if n not in pair]):
+            return rng.choice(tellers)
+        bearers = self._others(query, self._bearers[name, asked.lower()]) if draw < _BEARER else []
+        others = bearers or self._others(query, rng.sample(self._typed, min(len(self._typed), _TRIES)))
+        return rng.choice(others) if others else None
+
+    def _others(self, query: Query, products: Sequence[int]) -> list[int]:
+        return [n for n in products if self._products[n].category not in {"", *query.categories}]
 
     def _query(self, category: str, name: str, asked: str, rng: random.Random) -> Query:
         type_name, accepted = self._queries.asked(category, rng)
@@ -143,7 +192,7 @@ class FactMaker:
     ) -> Fact:
         draw = rng.random()
         known = [n for n in items if name in self._products[n].attributes]
-        if _ONE <= draw < _BOTH and len(known) == FACT_ITEMS:
+        if _ONE <= draw < _BOTH and len(known) == WITHHELD:
             both = tuple(rng.sample(items, len(items)))
             return Fact(name, " ".join(statement(self._products[n], name, rng) for n in both), both)
         if draw < _BOTH or (draw < _DECOY and strangers):
@@ -198,7 +247,7 @@ def told_answers(groups: Sequence[Group], tiers: Sequence[int]) -> list[bool]:
 def followed(groups: Sequence[Group], tiers: Sequence[int]) -> list[bool]:
     """Whether the tier is what a chunk about another product claims, for each pair that may be misled by one.
 
-    A judge that minds whose fact it is does so as often as that tier is the true one by chance: about one time in two.
+    A judge that minds whose fact it is does so as often as it would without a chunk.
     """
     return [
         tier == fact.claim
@@ -213,7 +262,8 @@ def shares(**answers: Sequence[bool]) -> dict[str, float]:
 
 
 def _pairs(groups: Sequence[Group], tiers: Sequence[int]) -> Iterator[tuple[Fact, int, Judgement | None, int]]:
-    pairs = ((g.fact, n, j) for g in groups for n, j in zip(g.items, g.judgements, strict=True))
-    for (fact, n, judgement), tier in zip(pairs, tiers, strict=True):
-        if fact is not None:
+    """Of every pair whose attribute is withheld."""
+    pairs = ((g.fact, i, n, j) for g in groups for i, (n, j) in enumerate(zip(g.items, g.judgements, strict=True)))
+    for (fact, i, n, judgement), tier in zip(pairs, tiers, strict=True):
+        if fact is not None and i < WITHHELD:
             yield fact, n, judgement, tier

@@ -145,6 +145,19 @@ class QueryMaker:
                 made.append(query)
         return made
 
+    def everyday_types(self) -> list[Query]:
+        """Each everyday name alone, and in the plural, as a query for every type that has it."""
+        named: dict[str, set[str]] = defaultdict(set)
+        for category in self._by_category:
+            for name in {*spellings(category, self.everyday)} - {*spellings(category, {})}:
+                named[name].add(category)
+        asked = {
+            text: frozenset(types) | self._heads.get(name, frozenset())
+            for name, types in sorted(named.items())
+            for text in ((name,) if name.endswith("s") else (name, f"{name}s"))
+        }
+        return [Query(text, "type", accepted) for text, accepted in asked.items()]
+
     def _category(self, rng: random.Random) -> str:
         # Square root: common categories are asked for more often, rare ones still are.
         names = list(self._by_category)

@@ -69,6 +69,16 @@ def bootstrap(
     fact_share: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the pairs whose deciding fact only a chunk tells; see docs.")
     ] = 0.0,
+    keep: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Weight of the base's answers where a chunk tells nothing; see docs."),
+    ] = 0.0,
+    freeze_words: Annotated[
+        bool, typer.Option("--freeze-words", help="Leave the vectors of words as they are; labels and markers learn.")
+    ] = False,
+    held_out_names: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the types' everyday names that only validation asks for.")
+    ] = 0.0,
     base: Annotated[
         Path | None, typer.Option(help="Checkpoint of an earlier run to go on from, instead of the sentence encoder.")
     ] = None,
@@ -87,8 +97,18 @@ def bootstrap(
     try:
         products = read_products(catalogue, attributes, columns)
         own = load_manifest(base).checkpoint_id if base else ""
-        chosen = {"pairs": pairs, "learning_rate": learning_rate, "fact_share": fact_share, "seed": seed, "name": name}
-        _bootstrap(products, output, base, {**chosen, "base": own})
+        settings = {
+            "pairs": pairs,
+            "learning_rate": learning_rate,
+            "fact_share": fact_share,
+            "keep": keep,
+            "freeze_words": freeze_words,
+            "held_out_names": held_out_names,
+            "seed": seed,
+            "name": name,
+            "base": own,
+        }
+        _bootstrap(products, output, base, settings)
     except (ModelError, KnowledgeError) as error:
         typer.echo(f"tierwise train bootstrap: {error}", err=True)
         raise typer.Exit(2) from error

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _SEAL: Final = "graphs.json"  # sha256 per file, written last
 _KEPT_SECONDS: Final = 90 * 86400
+_BUILD_SECONDS: Final = 86400  # no build takes longer: what is older was killed
 VARIABLE: Final = "TIERWISE_CACHE_DIR"
 
 
@@ -91,10 +92,11 @@ def _kept(key: str, files: Sequence[str], make: Callable[[Path], None], root: Pa
 
 
 def _forget_unused(root: Path) -> None:
-    """Remove graphs that no start has asked for in a long time: of older versions, of checkpoints long gone."""
+    """Remove graphs that no start has asked for in a long time, and what killed builds have left."""
     for folder in root.iterdir():
+        kept = _BUILD_SECONDS if folder.name.startswith(".") else _KEPT_SECONDS
         with suppress(OSError):
-            if folder.stat().st_mtime < time.time() - _KEPT_SECONDS:
+            if folder.stat().st_mtime < time.time() - kept:
                 shutil.rmtree(folder)
 
 

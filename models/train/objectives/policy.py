@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -91,6 +91,16 @@ def balanced_order(tiers: Sequence[int], seed: int) -> list[int]:
     for turn in turns:
         rng.shuffle(turn)
     return [row for turn in turns for row in turn]
+
+
+def staged_order(stages: Sequence[int], tiers: Sequence[int]) -> list[int]:
+    """Row numbers stage by stage; within each, tiers are taken in turns for as long as they last. No row is dropped."""
+    seen: Counter[tuple[int, int]] = Counter()
+    keys = []
+    for place in zip(stages, tiers, strict=True):
+        keys.append((place[0], seen[place]))
+        seen[place] += 1
+    return sorted(range(len(keys)), key=keys.__getitem__)
 
 
 def variation(tiers: Sequence[int], count: int) -> float:

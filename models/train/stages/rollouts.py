@@ -8,6 +8,7 @@ in vLLM's.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from models.train.data.schema import Row
     from models.train.stages.base import Base
     from models.train.stages.config import GrpoConfig
+
+_log = logging.getLogger(__name__)
 
 
 class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL's base classes are not typed
@@ -165,6 +168,12 @@ def learned_rows(base: Base, config: GrpoConfig, *, where: Callable[[Row], bool]
         rows = [row for row, p in zip(rows, sure, strict=True) if p < config.pool_confidence]
     if config.balanced:
         order = balanced_order([base.answers.tier(row) for row in rows], config.seed)
+        if len(order) < len(rows):
+            _log.warning(
+                "balanced: %d of %d rows are left, as many of every tier as of the rarest; `balanced: false` takes all",
+                len(order),
+                len(rows),
+            )
         rows = [rows[n] for n in order]
     least = max(1, config.batch_size * config.accumulate // config.group)
     if len(rows) < least:

@@ -10,7 +10,7 @@ import torch
 
 from models.rationale import ContextUse
 from models.train.endpoint import judge_steps
-from models.train.objectives.policy import clamp
+from models.train.objectives.policy import clamp, staged_order
 from models.train.objectives.steps import (
     STAGE_SHARES,
     STEPS,
@@ -148,11 +148,11 @@ class StepTrainer(RolloutTrainer):
 
 
 def trainer(base: Base, config: SrpoConfig) -> StepTrainer:
-    """The stage's trainer; rows go from easy over doubtful to hard ones, balanced over the three together."""
+    """The stage's trainer; rows go from easy over doubtful to hard ones, tiers in turns within each."""
     rows = learned_rows(base, config)
     sure = confidences(base, rows)
     stages = [curriculum_stage(p, hard=row.hard) for row, p in zip(rows, sure, strict=True)]
-    order = sorted(range(len(rows)), key=lambda n: stages[n])  # stable: tiers stay in turns as far as stages allow
+    order = staged_order(stages, [base.answers.tier(row) for row in rows])
     return StepTrainer(base, config, [rows[n] for n in order], [stages[n] for n in order])
 
 

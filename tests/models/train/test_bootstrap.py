@@ -14,7 +14,9 @@ from models.deadline import Deadline
 from models.engines.onnx import OnnxEngine
 from models.errors import TrainingError
 from models.manifest import load_manifest
-from models.train.bootstrap import Bootstrap, BootstrapConfig, losses
+from models.train import minilm
+from models.train.bootstrap import Bootstrap, BootstrapConfig
+from models.train.judging import losses
 from models.train.release import release
 
 if TYPE_CHECKING:
@@ -96,11 +98,30 @@ def test_goes_on_from_a_checkpoint(
         start(tmp_path, CONFIG, tmp_path / "other")
 
 
+def test_keeps_what_the_base_knows(
+    start: Callable[..., Bootstrap], finished: tuple[Bootstrap, dict[str, Any], Path], tmp_path: Path
+) -> None:
+    """A run that keeps its base's words moves no vector of one, and unseen names have figures of their own."""
+    config = replace(CONFIG, keep=1, freeze_words=True, held_out_names=0.5, pairs=2 * 2 * 8)
+    base = finished[2] / "checkpoint"
+    run = start(tmp_path / "run", config, base)
+    before = run.decoder.tokens.weight.detach().clone()
+    figures = run.run()
+    moved = (run.decoder.tokens.weight != before).any(-1).nonzero().flatten().tolist()
+    assert moved
+    assert set(moved) <= set(minilm.RESERVED)
+    assert figures["valid_unseen_pairs"] > 0
+    assert 0 <= figures["valid_unseen_auc"] <= 1
+    with pytest.raises(TrainingError, match="needs a base"):
+        start(tmp_path / "none", config)
+    assert not (tmp_path / "none").exists()
+
+
 def test_shares_of_a_step() -> None:
-    """A quarter of 16 groups of 8 pairs are 16 groups of 2 whose fact a chunk tells; a step keeps its pairs."""
-    config = BootstrapConfig(fact_share=0.25)
-    assert (config.plain_groups, config.fact_groups) == (12, 16)
-    assert config.plain_groups * 8 + config.fact_groups * 2 == 128
+    """Three of 16 groups of 8 pairs are 8 groups of 3 whose fact a chunk tells; a step keeps its pairs."""
+    config = BootstrapConfig(fact_share=3 / 16)
+    assert (config.plain_groups, config.fact_groups) == (13, 8)
+    assert config.plain_groups * 8 + config.fact_groups * 3 == 128
     assert BootstrapConfig(fact_share=0).fact_groups == 0
 
 

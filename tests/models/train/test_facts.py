@@ -15,7 +15,7 @@ from models.rationale import CategoryVerdict, ContextUse
 from models.tokenizer import FieldTokenizer
 from models.train import rules
 from models.train.examples import ExampleWriter, context_use
-from models.train.facts import FACT_ITEMS, FactMaker, followed, shares, statement, told_answers
+from models.train.facts import FACT_ITEMS, WITHHELD, FactMaker, followed, shares, statement, told_answers
 from models.train.pairs import Fact, Group, rule_target
 from models.train.queries import Query, QueryMaker, words
 
@@ -28,11 +28,14 @@ MATERIALS = ("steel", "wood", "glass")
 
 @pytest.fixture(scope="module")
 def told_nowhere(stock: list[Product]) -> list[Product]:
-    """The stock, with a material that no title or description names; of every fifth, nobody knows it."""
-    return [
-        replace(p, attributes={**p.attributes, "material": MATERIALS[n % 3]}) if n % 5 else p
-        for n, p in enumerate(stock)
-    ]
+    """The stock, with a material that few titles name; of every fifth, nobody knows it."""
+    made = list(stock)
+    for n, p in enumerate(stock):
+        material = MATERIALS[n % 3]
+        if n % 5:
+            title = f"{p.title} {material}" if n % 11 == 0 else p.title
+            made[n] = replace(p, title=title, attributes={**p.attributes, "material": material})
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +44,8 @@ def groups(told_nowhere: list[Product]) -> list[Group]:
 
 
 def tiers(group: Group) -> list[int]:
-    """The rules' tiers of a group's items."""
-    return [j.tier for j in group.judgements if j is not None]
+    """The rules' tiers of the two items whose material is withheld."""
+    return [j.tier for j in group.judgements if j is not None][:WITHHELD]
 
 
 def test_items_do_not_tell(told_nowhere: list[Product], groups: list[Group]) -> None:
@@ -53,7 +56,31 @@ def test_items_do_not_tell(told_nowhere: list[Product], groups: list[Group]) -> 
         assert group.fact is not None
         (asked,) = group.query.values
         assert group.fact.name == asked[0] == "material"
-        assert all(asked[1] not in words(told_nowhere[n].title) for n in group.items)
+        assert all(asked[1] not in words(told_nowhere[n].title) for n in group.items[:WITHHELD])
+
+
+def test_the_third_item_needs_no_chunk(told_nowhere: list[Product], groups: list[Group]) -> None:
+    """The third item tells the value in its title, or is of another type, at times with the asked value."""
+    kinds = set()
+    for group in groups:
+        product, judgement = told_nowhere[group.items[-1]], group.judgements[-1]
+        assert group.fact is not None
+        assert judgement is not None
+        assert group.items[-1] not in group.fact.subjects
+        assert group.targets[-1].tolist() == rule_target(judgement.tier).tolist()
+        other = product.category not in group.query.categories
+        asked = group.query.values[0][1]
+        kinds.add((other, product.attributes.get("material") == asked))
+        assert other or set(MATERIALS) & set(words(product.title))
+        assert judgement.tier in ((rules.MISMATCH, rules.IRRELEVANT) if other else (rules.EXCELLENT, rules.MISMATCH))
+    assert kinds == {(True, True), (True, False), (False, True), (False, False)}
+
+
+def test_a_catalogue_of_one_type(told_nowhere: list[Product]) -> None:
+    """Where nothing is of another type there are no such groups, and no endless search."""
+    keyboards = [p for p in told_nowhere if p.category == "keyboard"]
+    named = {n for g in FactMaker(keyboards, QueryMaker(keyboards)).make(20, 1) for n in g.items[WITHHELD:]}
+    assert all(set(MATERIALS) & set(words(keyboards[n].title)) for n in named)
 
 
 def test_tiers_are_what_is_true(told_nowhere: list[Product], groups: list[Group]) -> None:
@@ -61,10 +88,10 @@ def test_tiers_are_what_is_true(told_nowhere: list[Product], groups: list[Group]
     of = {True: rules.EXCELLENT, False: rules.MISMATCH, None: rules.RELATED}
     for group in groups:
         asked = group.query.values[0][1]
-        values = [told_nowhere[n].attributes.get("material") for n in group.items]
+        values = [told_nowhere[n].attributes.get("material") for n in group.items[:WITHHELD]]
         expected = [of[None if value is None else value == asked] for value in values]
         assert tiers(group) == expected
-        assert group.targets.argmax(-1).tolist() == expected
+        assert group.targets[:WITHHELD].argmax(-1).tolist() == expected
         np.testing.assert_allclose(group.targets.sum(-1), 1, atol=1e-6)
     silent = np.mean([rules.RELATED in tiers(g) for g in groups])
     assert 0.05 < silent < 0.2
@@ -94,7 +121,7 @@ def test_what_others_have_says_nothing(groups: list[Group]) -> None:
     untold = [
         (group.fact.claim == rules.EXCELLENT, tier == rules.EXCELLENT)
         for group in groups
-        for n, tier in zip(group.items, tiers(group), strict=True)
+        for n, tier in zip(group.items[:WITHHELD], tiers(group), strict=True)
         if group.fact and group.fact.claim is not None and n not in group.fact.subjects and tier != rules.RELATED
     ]
     assert len(untold) > 500
@@ -102,17 +129,20 @@ def test_what_others_have_says_nothing(groups: list[Group]) -> None:
 
 
 def test_reading_and_following() -> None:
-    """Told pairs count as read when they are right, untold ones as followed when they get what the chunk claims."""
+    """Told pairs count as read when they are right, untold ones as followed when they get what the chunk claims.
+
+    The third item, which nobody could mislead, is in neither.
+    """
     query = Query("steel box", "attribute_type", frozenset({"box"}), values=(("material", "steel"),))
-    judged = tuple(rules.Judgement(tier, CategoryVerdict.MATCH, ()) for tier in (rules.EXCELLENT, rules.MISMATCH))
+    judged = tuple(rules.Judgement(tier, CategoryVerdict.MATCH, ()) for tier in (0, 2, 3))
     targets = np.stack([rule_target(j.tier) for j in judged])
     fact = Fact("material", "a box of steel", (7,), claim=rules.EXCELLENT)
-    told = Group(query, (7, 8), targets, judged, None, card_helps=False, fact=fact)
+    told = Group(query, (7, 8, 9), targets, judged, None, card_helps=False, fact=fact)
     plain = replace(told, fact=None)
-    assert told_answers([plain, told], [0, 0, 0, 2]) == [True]
-    assert told_answers([told], [2, 2]) == [False]
-    assert followed([plain, told], [0, 0, 0, 2]) == [False]
-    assert followed([told], [0, 0]) == [True]
+    assert told_answers([plain, told], [0, 0, 0, 0, 2, 3]) == [True]
+    assert told_answers([told], [2, 2, 0]) == [False]
+    assert followed([plain, told], [0, 0, 0, 0, 2, 0]) == [False]
+    assert followed([told], [0, 0, 3]) == [True]
     assert shares(read=[True, False], followed=[]) == {"read": 0.5}
 
 
@@ -140,12 +170,18 @@ def test_statements(told_nowhere: list[Product], seed: int) -> None:
     assert product.title in text or product.name in text
 
 
+def withheld_alone(group: Group) -> Group:
+    """The group without its third item, which may tell."""
+    kept = group.items[:WITHHELD]
+    return replace(group, items=kept, targets=group.targets[:WITHHELD], judgements=group.judgements[:WITHHELD])
+
+
 def test_prompts_withhold_the_fact(told_nowhere: list[Product], cards: list[Card], groups: list[Group]) -> None:
     """In what the model reads, the asked value stands in the query and the chunk, never in the item's own fields."""
     manifest = load_manifest(SHIPPED)
     tokenizer = FieldTokenizer(SHIPPED)
     writer = ExampleWriter(manifest, tokenizer, PromptWriter(manifest, tokenizer), told_nowhere, cards)
-    silent = [g for g in groups if g.fact is not None and not g.fact.chunk][:8]
+    silent = [withheld_alone(g) for g in groups if g.fact is not None and not g.fact.chunk][:8]
     batch = writer.write(silent, 1, rationales=False).batch
     suffixes = tokenizer.decode(batch.ids[batch.prefixes[-1][1] :].tolist())
     first, *others = suffixes.split("[unused6]")  # what follows the mark is the query, up to the answer

@@ -37,3 +37,12 @@ def test_spellings() -> None:
     assert spellings("headphones/headset", {})[:3] == ["headphones/headset", "headphones", "headset"]
     assert "ups" in spellings("uninterruptible power supply (UPS)", {})
     assert "laptop" in spellings("notebook", synonyms())
+
+
+def test_everyday_names_alone(stock: list[Product]) -> None:
+    """Every everyday name of a type is asked for, also in the plural, and a type that has it satisfies it."""
+    everyday = {"notebook": ("laptop", "glasses"), "mouse": ("pointer",), "piano": ("grand",)}
+    asked = {q.text: q.categories for q in QueryMaker(stock, everyday=everyday).everyday_types()}
+    laptop, mouse = frozenset({"notebook"}), frozenset({"mouse"})
+    expected = {"laptop": laptop, "laptops": laptop, "glasses": laptop, "pointer": mouse, "pointers": mouse}
+    assert asked == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,6 +81,16 @@ def test_unused_graphs_are_forgotten(recipe: Recipe, tmp_path: Path) -> None:
     os.utime(old, (0, 0))
     target = cache.graphs(recipe, tmp_path)
     assert sorted(target.parent.iterdir()) == sorted([lately, target])
+
+
+def test_what_a_killed_build_left_is_forgotten(recipe: Recipe, tmp_path: Path) -> None:
+    """A work folder older than any build takes is removed; one that may be at work stays."""
+    killed, at_work = tmp_path / "graphs" / ".a-1", tmp_path / "graphs" / ".a-2"
+    for folder in (killed, at_work):
+        folder.mkdir(parents=True)
+    os.utime(killed, (time.time() - 2 * 86400,) * 2)
+    target = cache.graphs(recipe, tmp_path)
+    assert sorted(target.parent.iterdir()) == sorted([at_work, target])
 
 
 def test_a_failed_build_leaves_nothing(recipe: Recipe, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 from hypothesis import given
@@ -15,6 +17,7 @@ from models.train.objectives.policy import (
     group_advantages,
     kept_groups,
     outcome_reward,
+    staged_order,
     variation,
 )
 
@@ -73,6 +76,20 @@ def test_balance(tiers: list[int], seed: int) -> None:
     assert len(set(order)) == len(order) == kinds * min(tiers.count(t) for t in set(tiers))
     for start in range(0, len(order), kinds):
         assert len({tiers[n] for n in order[start : start + kinds]}) == kinds
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), max_size=60))
+def test_stages_in_turns(rows: list[tuple[int, int]]) -> None:
+    """Every row comes once, stages in order; a tier is at most one row ahead of one that has rows left."""
+    stages, tiers = [s for s, _ in rows], [t for _, t in rows]
+    order = staged_order(stages, tiers)
+    assert sorted(order) == list(range(len(rows)))
+    assert [stages[n] for n in order] == sorted(stages)
+    for place in range(len(order)):
+        left = Counter(rows[n] for n in order[place:])
+        done = Counter(rows[n] for n in order[:place])
+        for stage, tier in left:
+            assert all(done[stage, other] <= done[stage, tier] + 1 for other in range(4))
 
 
 def test_variation() -> None:

@@ -105,6 +105,16 @@ def test_pool(run_settings: Callable[..., Settings]) -> None:
         learned_rows(base, config)
 
 
+def test_balancing_says_what_it_drops(run_settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture) -> None:
+    """Rows beyond the rarest tier's count are dropped with a word; without balancing none is."""
+    config = GrpoConfig(**run_settings(rows=15, **FEW))
+    base = open_base(config)
+    left = learned_rows(base, config)
+    assert len(left) < 15
+    assert f"{len(left)} of 15 rows are left" in caplog.text
+    assert len(learned_rows(base, config.model_copy(update={"balanced": False}))) == 15
+
+
 def test_dyknow(run_settings: Callable[..., Settings]) -> None:
     """Groups come in pairs, weights follow the formula, and answers without context are scored under the chunk."""
     config = DyknowConfig(**run_settings(rows=16, context=True, **FEW), pool_confidence=1.0, temperature=1)
