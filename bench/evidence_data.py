@@ -25,6 +25,7 @@ from models.train.data.probes import probes
 from models.train.data.schema import Row, RowItem, parse_row, write_training_rows
 from models.train.data.split import split
 from models.train.examples import visible_item
+from models.train.queries import synonyms
 from models.train.release import labelled_rows
 from models.train.sides import Side
 from models.train.teacher import SentenceEncoder
@@ -81,7 +82,7 @@ def write_rows(catalogue: Path, folder: Path, sizes: Sizes, progress: Callable[[
     products, cards = training_catalogue(read_products(catalogue, None, ""))
     encoder = SentenceEncoder(minilm.encoder_folder())
     train, held = (
-        Side(products, cards, rows, encoder=encoder, progress=progress, folder=folder)
+        Side(products, cards, rows, encoder=encoder, progress=progress, folder=folder, everyday=synonyms())
         for rows in split_products(products)
     )
     groups = train.pairs.make(train.queries.make(sizes.train_queries, 101), 101)

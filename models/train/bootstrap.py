@@ -11,6 +11,7 @@ A killed run resumes from its last checkpoint: everything drawn at random depend
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -153,7 +154,7 @@ class Bootstrap:
         )
         self._train_writer = ExampleWriter(self.manifest, tokenizer, prompts, self._train.products, self._train.cards)
         self._valid_writer = ExampleWriter(self.manifest, tokenizer, prompts, self._valid.products, self._valid.cards)
-        self._keeping = self._kept(base) if base and config.keep else None
+        self._keeping = self._kept() if config.keep else None
         if config.freeze_words:
             self._freeze_words()
         decayed = [p for n, p in self.decoder.named_parameters() if p.dim() > 1 and "tokens" not in n]
@@ -220,15 +221,16 @@ class Bootstrap:
         count = self.config.round_groups // self.config.groups_per_step * self.config.plain_groups
         return self._train.pairs.make(self._train.queries.make(count, seed), seed)
 
-    def _kept(self, base: Path) -> Keeping:
-        decoder = minilm.trained_decoder(base).to(self._device).eval().requires_grad_(requires_grad=False)
-        return Keeping(Judging(decoder, self._train_writer, self._labels), self._train.cards, self.config.keep)
+    def _kept(self) -> Keeping:
+        base = Judging(copy.deepcopy(self.decoder), self._train_writer, self._labels)
+        return Keeping(base, self._train.cards, self.config.keep)
 
     def _freeze_words(self) -> None:
         """Let only reserved entries learn: Adam makes full steps of every word's smallest gradients."""
-        learning = torch.zeros(self.decoder.shape.vocabulary, 1, device=self._device)
+        table = self.decoder.tokens.weight
+        learning = torch.zeros(len(table), 1, device=self._device)
         learning[list(minilm.RESERVED)] = 1
-        self.decoder.tokens.weight.register_hook(lambda gradient: gradient * learning)  # type: ignore[no-untyped-call]
+        table.register_hook(lambda gradient: gradient * learning)  # type: ignore[no-untyped-call] # torch's own
 
     def _train_step(self, groups: Sequence[Group]) -> tuple[float, float]:
         for group in self._optimiser.param_groups:

@@ -86,7 +86,7 @@ class FactMaker:
             for name, value in product.attributes.items():
                 if (product.category, name) in self._holders and told(replace(product, description=""), name, value):
                     tellers[product.category, name].append(n)
-        return tellers
+        return dict(tellers)
 
     @cached_property
     def _bearers(self) -> dict[tuple[str, str], list[int]]:
@@ -95,7 +95,7 @@ class FactMaker:
         for n, product in enumerate(self._products):
             for name, value in product.attributes.items():
                 bearers[name, value.lower()].append(n)
-        return bearers
+        return dict(bearers)
 
     @cached_property
     def _typed(self) -> list[int]:
@@ -164,7 +164,7 @@ class FactMaker:
         ((name, asked),) = query.values
         category = self._products[pair[0]].category
         draw = rng.random()
-        if draw < _TELLER and (tellers := [n for n in self._tellers[category, name] if n not in pair]):
+        if draw < _TELLER and (tellers := [n for n in self._tellers.get((category, name), ()) if n not in pair]):
             return rng.choice(tellers)
         bearers = self._others(query, self._bearers[name, asked.lower()]) if draw < _BEARER else []
         others = bearers or self._others(query, rng.sample(self._typed, min(len(self._typed), _TRIES)))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from models.train.facts import FactMaker
 from models.train.pairs import PairMaker
-from models.train.queries import QueryMaker, synonyms
+from models.train.queries import QueryMaker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ class Side:
         encoder: the sentence encoder.
         progress: called with (what, done, total).
         folder: keeps the products' vectors for the next start.
-        everyday: names of types that its queries use; all of them if not given.
+        everyday: names of types that its queries use.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Side:
         encoder: SentenceEncoder,
         progress: Callable[[str, int, int], None],
         folder: Path,
-        everyday: dict[str, tuple[str, ...]] | None = None,
+        everyday: dict[str, tuple[str, ...]],
     ) -> None:
         self.products = [products[n] for n in rows]
         place = {n: i for i, n in enumerate(rows)}
@@ -52,6 +52,6 @@ class Side:
             if card.kind == "fits" and card.products
             for key in card.keys
         ]
-        self.queries = QueryMaker(self.products, devices, synonyms() if everyday is None else everyday)
+        self.queries = QueryMaker(self.products, devices, everyday)
         self.facts = FactMaker(self.products, self.queries)
         self.pairs = PairMaker(self.products, self.cards, encoder, progress, folder)
