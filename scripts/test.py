@@ -1,6 +1,6 @@
 """Run every test in the environment that it needs and end with one summed line.
 
-The tests fall into three groups: training needs torch, one engine needs vLLM, all others must pass with neither
+The tests fall into three groups: training needs torch, what uses vLLM needs it, all others must pass with neither
 installed. A skipped test is a failure (tests/conftest.py), so that a green line means that everything ran. Arguments go
 on to pytest; `-k` and the like may then leave a group empty.
 """
@@ -14,11 +14,13 @@ from xml.etree import ElementTree as ET
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / ".cache" / "tests"
-TRAIN, VLLM = ["tests/models/train", "tests/retrieval/train"], "tests/models/engines/vllm"
+TRAIN = ["tests/models/train", "tests/retrieval/train"]
+ROLLOUTS = "tests/models/train/stages/vllm"  # training that samples with vLLM
+VLLM = ["tests/models/engines/vllm", ROLLOUTS]
 GROUPS = {
-    ".venv": ["tests", *(f"--ignore={folder}" for folder in (*TRAIN, VLLM))],
-    ".venv-train": TRAIN,
-    ".venv-vllm": [VLLM],
+    ".venv": ["tests", *(f"--ignore={folder}" for folder in (*TRAIN, *VLLM))],
+    ".venv-train": [*TRAIN, f"--ignore={ROLLOUTS}"],
+    ".venv-vllm": VLLM,
 }
 NOTHING_COLLECTED = 5  # pytest's exit status
 

@@ -21,8 +21,9 @@ from models.rationale import AttributeVerdict, CategoryVerdict, ContextUse, Rati
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from models.manifest import Tier
     from models.train.data.schema import Row
     from models.train.stages.config import Endpoint
 
@@ -31,7 +32,9 @@ _PAUSE_S: Final = 0.2  # after the first failure, doubled after each
 _MOST: Final = 12  # attributes of one rationale; more is a list of everything, not of what the query asks
 _NAME: Final = 40  # characters of an attribute's name
 _REASON: Final = 200  # characters of a reason
-_REFUSED: Final = frozenset({400, 401, 403, 404})
+_SAID: Final = 200  # characters of a refusal
+_BAD_REQUEST: Final = 400
+_REFUSED: Final = frozenset({_BAD_REQUEST, 401, 403, 404, 422})
 
 
 class _Taught(BaseModel):
@@ -45,20 +48,30 @@ class _Taught(BaseModel):
     reason: str = ""
 
 
-def ask(endpoint: Endpoint, prompt: str, *, temperature: float = 0.0) -> str | None:
+def ask(
+    endpoint: Endpoint, prompt: str, *, temperature: float = 0.0, schema: Mapping[str, Any] | None = None
+) -> str | None:
     """One completion, or None when the endpoint gave none in three attempts.
 
     Args:
         endpoint: where to ask; its key comes from the environment.
         prompt: of the only message.
         temperature: above 0 where another answer than the last one is wanted.
+        schema: what the answer must be, as JSON schema; not sent to an endpoint that is not `structured`.
 
     Raises:
-        TrainingError: the endpoint refuses the request for good: wrong key, model or address.
+        TrainingError: the endpoint refuses the request for good: wrong key, model or address, or it knows no schemas.
     """
     key = os.environ.get(endpoint.key_variable, "")
     headers = {"authorization": f"Bearer {key}"} if key else {}
-    body = {"model": endpoint.model, "temperature": temperature, "messages": [{"role": "user", "content": prompt}]}
+    body: dict[str, Any] = {
+        "model": endpoint.model,
+        "temperature": temperature,
+        "max_completion_tokens": endpoint.longest,
+        "messages": [{"role": "user", "content": prompt}],
+    }
+    if schema is not None and endpoint.structured:
+        body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(_PAUSE_S * 2 ** (attempt - 1))
@@ -73,10 +86,18 @@ def ask(endpoint: Endpoint, prompt: str, *, temperature: float = 0.0) -> str | N
         except httpx.HTTPError:
             continue
         if answer.status_code in _REFUSED:
-            raise TrainingError(f"{endpoint.url} answers {answer.status_code} for model {endpoint.model!r}")
+            raise TrainingError(_refusal(endpoint, answer))
         if answer.is_success:
             return _content(answer)
     return None
+
+
+def _refusal(endpoint: Endpoint, answer: httpx.Response) -> str:
+    told = f"{endpoint.url} answers {answer.status_code} for model {endpoint.model!r}"
+    said = json.dumps(answer.text[:_SAID])
+    if answer.status_code == _BAD_REQUEST and endpoint.structured:
+        return f"{told}: {said}; if it knows no response_format, ask without: structured: false, or --no-structured"
+    return f"{told}: {said}"
 
 
 @lru_cache(maxsize=1)
@@ -92,15 +113,29 @@ def _content(answer: httpx.Response) -> str | None:
         return None
 
 
-def teacher_answer(endpoint: Endpoint, row: Row, rules: Sequence[str] = ()) -> Rationale | None:
+def teacher_answer(
+    endpoint: Endpoint, row: Row, rules: Sequence[str] = (), *, tiers: Sequence[Tier] = ()
+) -> Rationale | None:
     """A rationale for the gold tier, given the rules that apply (2508.12365, making of the CoT data)."""
-    answer = ask(endpoint, teacher_prompt(row, rules))
+    answer = ask(endpoint, teacher_prompt(row, rules, tiers), schema=rationale_schema())
     return None if answer is None else read_rationale(answer)
 
 
-def teacher_prompt(row: Row, rules: Sequence[str] = ()) -> str:
-    """What a teacher is asked: the pair as data, the rules that apply, and the gold tier to explain."""
-    return f"{_pair(row)}{_rules(rules)}\n{_WANTED.format(tier=row.tier)}"
+@lru_cache(maxsize=1)
+def rationale_schema() -> Mapping[str, Any]:
+    """What a teacher's answer must be, as JSON schema."""
+    schema = _Taught.model_json_schema()
+    schema["properties"]["reason"]["maxLength"] = _REASON  # a longer one is cut; a small teacher would ramble on
+    return {**schema, "required": list(schema["properties"]), "additionalProperties": False}
+
+
+def teacher_prompt(row: Row, rules: Sequence[str] = (), tiers: Sequence[Tier] = ()) -> str:
+    """What a teacher is asked: the pair as data, the rules that apply, and the gold tier to explain.
+
+    Of four tiers it is told what verdicts they follow from (`implied_tiers`): its answer is held to that.
+    """
+    follows = _FOLLOWS.format(*(tier.name for tier in tiers)) if len(tiers) == _RULE_TIERS else ""
+    return f"{_pair(row)}{_rules(rules)}\n{_WANTED.format(tier=row.tier)}{follows}"
 
 
 def read_rationale(answer: str) -> Rationale | None:
@@ -141,6 +176,13 @@ _WANTED: Final = (
     "The right tier is {tier}. Explain it as JSON with the keys category (match, related, mismatch), attributes (an "
     "object: each thing that the query asks for -> ok, unknown, violated), context (adopt, partial, ignore: what you "
     "did with the knowledge), reason (one short sentence). JSON alone."
+)
+
+_RULE_TIERS: Final = 4
+_FOLLOWS: Final = (
+    "\nA tier follows from the verdicts: {0} when category is match and each attribute is ok; {1} when category is "
+    "match and an attribute is unknown; {2} when category is related, or is match and an attribute is violated; {3} "
+    "when category is mismatch."
 )
 
 

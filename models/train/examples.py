@@ -87,7 +87,7 @@ def visible_item(product: Product, query: Query, rng: random.Random, *, bare: bo
 
 def rationale_of(query: Query, product: Product, judgement: Judgement, use: ContextUse) -> Rationale:
     """The rationale that follows from the verdicts; the reason says both sides in few words."""
-    asked = min(query.categories, key=len) if query.categories else query.text
+    asked = min(query.categories, key=lambda name: (len(name), name)) if query.categories else query.text
     theirs = product.category or " ".join(words(product.title)[:4])
     joiner = "is" if judgement.category is CategoryVerdict.MATCH else "but item is"
     return Rationale(judgement.category, judgement.attributes, use, f"wants {asked}, {joiner} {theirs}")

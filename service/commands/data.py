@@ -183,18 +183,24 @@ def probes(
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Only of the products that `tierwise train bootstrap` never sees.")
     ] = False,
+    to_learn: Annotated[
+        bool,
+        typer.Option("--to-learn", help="For training: a coin decides what another product's chunk states."),
+    ] = False,
 ) -> None:
     """Make a context test set: facts withheld from the item, and the right, no, a useless or a misleading chunk.
 
     `tierwise data probes --catalogue products.parquet --held-out --output probes.jsonl`
 
     `tierwise eval --probes probes.jsonl`
+
+    Rows to train on are made with --to-learn: a chunk that misleads every time teaches to believe its opposite.
     """
     try:
         products = _products(catalogue, attributes, columns)
         if held_out:
             products = [products[n] for n in split_products(products)[1]]
-        written = write_training_rows(make_probes(products, count, seed), output)
+        written = write_training_rows(make_probes(products, count, seed, to_learn=to_learn), output)
     except _EXPECTED as error:
         _stop("probes", error)
     typer.echo(f"{output}: {written:,} rows")

@@ -35,6 +35,10 @@ def rationales(
         int, typer.Option(min=1, max=256, help="Rows that the teacher is asked about at a time.")
     ] = 8,
     timeout_s: Annotated[float, typer.Option(min=1, help="Longest wait for one answer.")] = 60.0,
+    longest: Annotated[int, typer.Option(min=1, help="Tokens of one answer, a teacher's thinking among them.")] = 1024,
+    structured: Annotated[
+        bool, typer.Option(help="Hold answers to a JSON schema; not every endpoint knows `response_format`.")
+    ] = True,
     checkpoint: Annotated[Path, typer.Option(help="Its tiers are the ones allowed.")] = SHIPPED,
 ) -> None:
     """Write verdicts and a reason into labelled rows: by atomic rules, or by a teacher who is given them.
@@ -56,7 +60,14 @@ def rationales(
         rulebook = load_rulebook(rules) if rules is not None else shipped()
         rows = read_training_rows(file, tiers)
         endpoint = (
-            Endpoint(url=teacher, model=model, key_variable=key_variable, timeout_s=timeout_s)
+            Endpoint(
+                url=teacher,
+                model=model,
+                key_variable=key_variable,
+                timeout_s=timeout_s,
+                longest=longest,
+                structured=structured,
+            )
             if teacher is not None and model is not None
             else None
         )

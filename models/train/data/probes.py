@@ -34,7 +34,15 @@ _USES: Final = {"right": ContextUse.ADOPT, "useless": ContextUse.IGNORE, "mislea
 LEAST_VALUES: Final = 2  # a value that everything of a type has decides nothing
 
 
-def probes(products: Sequence[Product], count: int, seed: int, *, best: str = "4", mismatch: str = "2") -> list[Row]:
+def probes(
+    products: Sequence[Product],
+    count: int,
+    seed: int,
+    *,
+    best: str = "4",
+    mismatch: str = "2",
+    to_learn: bool = False,
+) -> list[Row]:
     """Rows of `count` probes, four each; half have the asked value.
 
     Args:
@@ -43,11 +51,13 @@ def probes(products: Sequence[Product], count: int, seed: int, *, best: str = "4
         seed: equal seeds give equal probes.
         best: tier of an item that has the asked value.
         mismatch: tier of one that has another.
+        to_learn: a coin decides what another product's chunk states. Of one that always contradicts the truth a judge
+            learns to believe the opposite, and no longer that it says nothing.
 
     Raises:
         DataError: the catalogue has too few attributes that tell products of a type apart.
     """
-    rng = random.Random(seed)
+    rng, coin = random.Random(seed), random.Random(seed + 1)
     holders: dict[tuple[str, str], dict[str, list[Product]]] = defaultdict(lambda: defaultdict(list))
     for product in products:
         for name, value in product.attributes.items():
@@ -72,12 +82,13 @@ def probes(products: Sequence[Product], count: int, seed: int, *, best: str = "4
         holds = number % 2 == 0
         asked = true if holds else other
         decoy = rng.choice(holders[product.category, name][other])
+        claimed = coin.choice((true, other)) if to_learn else other
         stranger = rng.choice(products)
         chunks = {
             "none": None,
             "right": _chunk(product, name, true),
             "useless": _chunk(stranger, "description", stranger.description or stranger.category or stranger.title),
-            "misleading": _chunk(decoy, name, other),
+            "misleading": _chunk(decoy, name, claimed),
         }
         bare = _bare(product, name, asked)
         tier = best if holds else mismatch

@@ -21,7 +21,7 @@ from models.rationale import AttributeVerdict, ContextUse, Rationale, implied_ti
 from models.train import rules
 from models.train.data.reading import Reader
 from models.train.data.schema import Row, Verdicts, parse_row, tier_column
-from models.train.endpoint import ask, read_rationale, teacher_prompt
+from models.train.endpoint import ask, rationale_schema, read_rationale, teacher_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -148,7 +148,8 @@ class Explainer:
         """One answer of the teacher, or why it cannot be taken."""
         assert self.teacher is not None  # noqa: S101 - asked only where there is one
         texts = [atom.text for atom in self._picked(row, reading)]
-        answer = ask(self.teacher, teacher_prompt(row, texts), temperature=temperature)
+        prompt = teacher_prompt(row, texts, self._tiers)
+        answer = ask(self.teacher, prompt, temperature=temperature, schema=rationale_schema())
         if answer is None:
             return Rejected.NONE
         taught = read_rationale(answer)

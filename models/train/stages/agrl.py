@@ -64,7 +64,7 @@ class GuidedTrainer(RolloutTrainer):
             for level in (1, 2):
                 self._replay(answers, level, rest, more)
             self._metrics["train"]["guided/share"].append(len(self._guides) / len(answers))
-        return answers, log_probs
+        return answers, None if self._guides else log_probs  # vLLM told those of the answers that were replaced
 
     def _replay(self, answers: list[list[int]], level: int, rest: tuple[Any, ...], more: dict[str, Any]) -> None:
         """Sample failing groups with hints of a level, and put right answers in the places of the worst."""

@@ -39,6 +39,8 @@ class Endpoint(_Frozen):
     key_variable: str = "OPENAI_API_KEY"
     timeout_s: Positive = 60.0
     concurrency: Count = 8
+    longest: Count = Field(default=1024, description="tokens of an answer, a teacher's thinking among them")
+    structured: bool = Field(default=True, description="answers are held to a JSON schema by `response_format`")
 
 
 class StageConfig(_Frozen):
@@ -101,7 +103,7 @@ class GrpoConfig(StageConfig):
     learning_rate: Positive = 1e-6
     group: int = Field(default=8, ge=2, description="answers sampled of each prompt; the papers have 16")
     temperature: Positive = 0.99
-    top_k: int = 100
+    top_k: int = Field(default=100, ge=0, description="with vllm, 0 also weighs answers by vLLM's error, as TRL does")
     gamma: Positive = Field(default=0.9, description="keep a prompt when 0 < right < gamma * group")
     clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
     kl: float = Field(default=0.02, ge=0)
@@ -111,15 +113,18 @@ class GrpoConfig(StageConfig):
         default=1.0, description="learn from rows where the base is less sure than this; 0.7 in 2510.11122"
     )
     vllm: Literal["off", "colocate", "server"] = Field(default="off", description="where answers are sampled")
-    vllm_url: str | None = None
+    vllm_url: str | None = Field(default=None, description="with vllm: server, of `trl vllm-serve`")
 
     @model_validator(mode="after")
-    def _whole_groups(self) -> Self:
+    def _sampled(self) -> Self:
         if self.batch_size * self.accumulate % self.group:
             msg = (
                 f"batch_size * accumulate ({self.batch_size * self.accumulate}) must be a multiple of group "
                 f"({self.group}), so that a step has whole groups"
             )
+            raise ValueError(msg)
+        if (self.vllm == "server") != (self.vllm_url is not None):
+            msg = "vllm: server and vllm_url, the address of `trl vllm-serve`, go together"
             raise ValueError(msg)
         return self
 
@@ -145,9 +150,12 @@ class AgrlConfig(GrpoConfig):
     )
 
     @model_validator(mode="after")
-    def _sampled_here(self) -> Self:
-        if self.guided and self.vllm != "off":
-            msg = "guided replay needs vllm: off, since TRL's correction for vLLM knows no hints; or set guided: 0"
+    def _sampled_in_groups(self) -> Self:
+        if self.guided and self.vllm != "off" and not (self.top_k and self.guided == self.group):
+            msg = (
+                "guided replay through vLLM needs top_k above 0, since TRL's correction of its probabilities knows no "
+                "hints, and guided equal to group, since prompts are sent in whole groups; or set guided: 0"
+            )
             raise ValueError(msg)
         return self
 

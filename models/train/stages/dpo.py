@@ -92,7 +92,7 @@ def _teachers(base: Base, config: DpoConfig, row: Row) -> list[int]:
     """
     if config.teacher is None:
         return base.answers.gold(row)
-    tier, rationale = base.answers.tier(row), teacher_answer(config.teacher, row)
+    tier, rationale = base.answers.tier(row), teacher_answer(config.teacher, row, tiers=base.manifest.tiers)
     return base.answers.answer(tier, rationale if rule_gate(tier, rationale) else None)
 
 

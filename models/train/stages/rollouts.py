@@ -9,6 +9,7 @@ in vLLM's.
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -67,12 +68,9 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL's base classes a
         )
 
     def _arguments(self, config: GrpoConfig, **more: Any) -> TrlGrpoConfig:
-        vllm: dict[str, Any] = {"use_vllm": config.vllm != "off"}
-        if config.vllm != "off":
-            vllm |= {"vllm_mode": config.vllm, "vllm_server_base_url": config.vllm_url}
         settings = {
             **arguments(config),
-            **vllm,
+            **sampled_by(config),
             "num_generations": config.group,
             "max_completion_length": self.base.answers.longest_answer,
             "temperature": config.temperature,
@@ -141,6 +139,31 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL's base classes a
 
     def complete(self, output: dict[str, Any], inputs: list[dict[str, Any]]) -> None:
         """Add to a scored batch what a method's own loss needs."""
+
+
+def sampled_by(config: GrpoConfig) -> dict[str, Any]:
+    """TRL's settings of where answers are sampled.
+
+    vLLM tells probabilities among the top k, the trainer among all words. TRL's correction of one by the other would
+    take an answer's rare words for a drift of the weights and scale its advantage down: by a third for the shipped
+    judge. It stays where nothing is cut off.
+
+    Raises:
+        TrainingError: vLLM is asked for and not installed.
+    """
+    if config.vllm == "off":
+        return {"use_vllm": False}
+    if find_spec("vllm") is None:
+        raise TrainingError(
+            f"vllm: {config.vllm} samples with vLLM, which is not installed here: pip install 'tierwise[train,vllm]', "
+            "or set vllm: off"
+        )
+    return {
+        "use_vllm": True,
+        "vllm_mode": config.vllm,
+        "vllm_server_base_url": config.vllm_url,
+        "vllm_importance_sampling_correction": config.top_k == 0,
+    }
 
 
 def _named(name: str) -> Any:

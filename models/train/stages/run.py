@@ -82,7 +82,7 @@ def arguments(config: StageConfig, **more: Any) -> dict[str, Any]:
         "max_grad_norm": config.clip_norm,
         "bf16": precision == "bfloat16",
         "use_cpu": not torch.cuda.is_available(),
-        "activation_checkpointing": config.activation_checkpointing,
+        "gradient_checkpointing": config.activation_checkpointing,  # its name in every transformers 5, that of vLLM too
         "save_steps": config.save_steps,
         "save_total_limit": 2,
         "logging_steps": config.log_steps,

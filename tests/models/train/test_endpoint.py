@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from models.errors import TrainingError
+from models.manifest import SHIPPED, load_manifest
+from models.rationale import AttributeVerdict, CategoryVerdict
 from models.train.data.schema import parse_row
-from models.train.endpoint import ask, judge_steps, teacher_answer
+from models.train.endpoint import ask, judge_steps, rationale_schema, teacher_answer, teacher_prompt
 from models.train.stages.config import Endpoint
 from tests.models.train.chat import ChatServer
 
@@ -63,8 +65,19 @@ def test_teacher(server: Scripted, endpoint: Endpoint, monkeypatch: pytest.Monke
     assert server.keys == ["Bearer secret"] * 2
     prompt = server.bodies[-1]["messages"][0]["content"]
     assert server.bodies[-1]["model"] == "big"
+    assert server.bodies[-1]["max_completion_tokens"] == endpoint.longest
+    assert server.bodies[-1]["response_format"]["json_schema"]["schema"] == rationale_schema()
     assert "2-Mismatch" in prompt
     assert "An accessory is a mismatch." in prompt
+
+
+def test_teacher_knows_what_tiers_follow_from() -> None:
+    """Four tiers are named with their verdicts; of another number the rule table says nothing."""
+    tiers = load_manifest(SHIPPED).tiers
+    prompt = teacher_prompt(ROW, tiers=tiers)
+    assert "1-Irrelevant when category is mismatch" in prompt
+    assert prompt.index("4-Excellent when") < prompt.index("3-Related when") < prompt.index("2-Mismatch when")
+    assert teacher_prompt(ROW, tiers=tiers[:2]) == teacher_prompt(ROW)
 
 
 @pytest.mark.parametrize("content", ["", "no JSON", '{"category": "perhaps"}', '{"category": "match"', "{}"])
@@ -89,3 +102,24 @@ def test_gives_up(server: Scripted, endpoint: Endpoint) -> None:
     server.script = [(401, "")]
     with pytest.raises(TrainingError, match="401 for model 'big'"):
         ask(endpoint, "x")
+
+
+def test_schema() -> None:
+    """What the schema asks for is what is read: the closed values, every key, and no other."""
+    schema = rationale_schema()
+    assert set(schema["required"]) == {"category", "attributes", "context", "reason"}
+    assert schema["additionalProperties"] is False
+    assert schema["$defs"]["AttributeVerdict"]["enum"] == [verdict.value for verdict in AttributeVerdict]
+
+
+def test_endpoint_without_schemas(server: Scripted, endpoint: Endpoint) -> None:
+    """A 400 is told in the endpoint's own words with what to set; then no schema is sent."""
+    server.script = [(400, "")]
+    with pytest.raises(TrainingError, match="structured: false"):
+        teacher_answer(endpoint, ROW)
+    plain = endpoint.model_copy(update={"structured": False})
+    server.script = [(200, json.dumps({"category": "mismatch"}))]
+    found = teacher_answer(plain, ROW)
+    assert found is not None
+    assert found.category is CategoryVerdict.MISMATCH
+    assert "response_format" not in server.bodies[-1]

@@ -186,12 +186,17 @@ def test_suspects() -> None:
     assert [(s.row, s.given, s.proposed) for s in found] == [(1, 2, 0), (0, 1, 0)]
 
 
-def test_probes(stock: list[Product]) -> None:
-    """The fact is nowhere in the item, the right chunk holds it, the misleading one would turn the verdict."""
-    plain = [
+@pytest.fixture
+def plain(stock: list[Product]) -> list[Product]:
+    """Products whose titles tell no attribute."""
+    return [
         Product(p.id, f"{p.brand} {p.name} {p.category}", p.brand, p.category, p.attributes, p.description, p.name)
         for p in stock
     ]
+
+
+def test_probes(plain: list[Product]) -> None:
+    """The fact is nowhere in the item, the right chunk holds it, the misleading one would turn the verdict."""
     rows = probes(plain, 20, seed=3)
     assert [r.kind for r in rows] == list(VARIANTS) * 20
     assert Counter(r.tier for r in rows) == {"4": 40, "2": 40}
@@ -208,3 +213,22 @@ def test_probes(stock: list[Product]) -> None:
         assert not misleading.context.endswith(f"{name} {true}.")
         assert len({r.group for r in rows[start : start + 4]}) == 1
     assert len({r.item.id for r in rows}) == 20
+
+
+def test_probes_to_learn(plain: list[Product]) -> None:
+    """To learn from, a coin decides whether another product's chunk agrees with the truth; nothing else changes."""
+    apart, learned = probes(plain, 200, seed=3), probes(plain, 200, seed=3, to_learn=True)
+    agree = 0
+    by_id = {p.id: p for p in plain}
+    for row, other in zip(apart, learned, strict=True):
+        if row.kind != "misleading":
+            assert other == row
+            continue
+        assert other.context is not None
+        assert other.model_copy(update={"context": row.context}) == row
+        assert row.verdicts is not None
+        (name,) = row.verdicts.attributes
+        product = by_id[str(row.item.id)]
+        assert not other.context.startswith(f"{product.title}:")
+        agree += other.context.endswith(f"{name} {product.attributes[name]}.")
+    assert 70 < agree < 130

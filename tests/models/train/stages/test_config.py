@@ -40,6 +40,10 @@ def test_paths(tmp_path: Path) -> None:
         ("sft", {"save_steps": 15}, "multiple of log_steps"),
         ("grpo", {"batch_size": 12}, "multiple of group"),
         ("dyknow", {"batch_size": 8}, r"multiple of 2 \* group"),
+        ("grpo", {"vllm": "server"}, "vllm_url"),
+        ("grpo", {"vllm": "colocate", "vllm_url": "http://pool:8000"}, "vllm_url"),
+        ("agrl", {"vllm": "colocate", "top_k": 0}, "top_k above 0"),
+        ("agrl", {"vllm": "colocate", "guided": 4}, "guided equal to group"),
     ],
 )
 def test_refused(tmp_path: Path, stage: str, change: dict[str, object], told: str) -> None:

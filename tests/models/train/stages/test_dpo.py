@@ -59,7 +59,7 @@ def test_an_answer_without_words(run_settings: Callable[..., dict[str, Any]], mo
     config.output.mkdir()
     base = open_base(config)
     off = Rationale(CategoryVerdict.MISMATCH, (), ContextUse.IGNORE, "no")  # implies Irrelevant
-    monkeypatch.setattr(dpo, "teacher_answer", lambda *_: off)
+    monkeypatch.setattr(dpo, "teacher_answer", lambda *_, **__: off)
     monkeypatch.setattr(dpo, "choose_pair", lambda *_: PairChoice(None, 0))  # none is right
     dpo.make_pairs(base, config, lambda *_: None)
     rows = read_training_rows(config.train, base.manifest.tiers)

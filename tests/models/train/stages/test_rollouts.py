@@ -18,7 +18,7 @@ from models.train.stages import dyknow, finish, run, srpo
 from models.train.stages.agrl import GuidedTrainer
 from models.train.stages.base import Base, open_base
 from models.train.stages.config import AgrlConfig, DyknowConfig, GrpoConfig, SrpoConfig
-from models.train.stages.rollouts import RolloutTrainer, learned_rows
+from models.train.stages.rollouts import RolloutTrainer, learned_rows, sampled_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -261,3 +261,10 @@ def test_srpo_drops_everything(run_settings: Callable[..., Settings]) -> None:
     finished(trainer, base, config)
     assert trainer.args.entropy_target == 0
     assert trainer.entropy_coef == before
+
+
+def test_vllm_is_not_installed(run_settings: Callable[..., Settings]) -> None:
+    """A run that asks for vLLM in an environment without it is refused with what to install."""
+    config = GrpoConfig(**run_settings(**FEW), vllm="colocate")
+    with pytest.raises(TrainingError, match=r"tierwise\[train,vllm\]"):
+        sampled_by(config)
