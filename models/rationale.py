@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,6 +84,9 @@ def _attribute(text: str) -> tuple[str, AttributeVerdict]:
         msg = f"attribute verdict without a name: {text!r}"
         raise ValueError(msg)
     return name, AttributeVerdict(verdict)
+
+
+RULE_TIERS: Final = 4  # what the rule table knows
 
 
 def implied_tiers(category: CategoryVerdict, attributes: Mapping[str, AttributeVerdict]) -> frozenset[int]:

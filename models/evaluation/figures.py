@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 DECODED: Final = 200  # rationales that rule consistency is taken over: each costs as much as dozens of scores
 _AT_ONCE: Final = 4
-_RULE_TIERS: Final = 4  # what the rule table knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ async def rule_consistency(
         where the checkpoint's tiers are not the four of the rule table.
     """
     result = np.full(len(pairs), np.nan)
-    if len(judge.manifest.tiers) != _RULE_TIERS:
+    if len(judge.manifest.tiers) != rationale.RULE_TIERS:
         return result
     rows = np.random.default_rng(seed).permutation(len(pairs))[:limit]
     count = counting(progress, "rationales", len(rows))

@@ -17,7 +17,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.errors import TrainingError
-from models.rationale import AttributeVerdict, CategoryVerdict, ContextUse, Rationale
+from models.rationale import RULE_TIERS, AttributeVerdict, CategoryVerdict, ContextUse, Rationale
 
 if TYPE_CHECKING:
     import ssl
@@ -117,8 +117,15 @@ def teacher_answer(
     endpoint: Endpoint, row: Row, rules: Sequence[str] = (), *, tiers: Sequence[Tier] = ()
 ) -> Rationale | None:
     """A rationale for the gold tier, given the rules that apply (2508.12365, making of the CoT data)."""
-    answer = ask(endpoint, teacher_prompt(row, rules, tiers), schema=rationale_schema())
+    answer = ask_teacher(endpoint, row, rules, tiers=tiers)
     return None if answer is None else read_rationale(answer)
+
+
+def ask_teacher(
+    endpoint: Endpoint, row: Row, rules: Sequence[str] = (), *, tiers: Sequence[Tier] = (), temperature: float = 0.0
+) -> str | None:
+    """A teacher's answer as it came, or None when there was none; `read_rationale` reads it. Arguments are `ask`'s."""
+    return ask(endpoint, teacher_prompt(row, rules, tiers), temperature=temperature, schema=rationale_schema())
 
 
 @lru_cache(maxsize=1)
@@ -134,7 +141,7 @@ def teacher_prompt(row: Row, rules: Sequence[str] = (), tiers: Sequence[Tier] = 
 
     Of four tiers it is told what verdicts they follow from (`implied_tiers`): its answer is held to that.
     """
-    follows = _FOLLOWS.format(*(tier.name for tier in tiers)) if len(tiers) == _RULE_TIERS else ""
+    follows = _FOLLOWS.format(*(tier.name for tier in tiers)) if len(tiers) == RULE_TIERS else ""
     return f"{_pair(row)}{_rules(rules)}\n{_WANTED.format(tier=row.tier)}{follows}"
 
 
@@ -178,7 +185,6 @@ _WANTED: Final = (
     "did with the knowledge), reason (one short sentence). JSON alone."
 )
 
-_RULE_TIERS: Final = 4
 _FOLLOWS: Final = (
     "\nA tier follows from the verdicts: {0} when category is match and each attribute is ok; {1} when category is "
     "match and an attribute is unknown; {2} when category is related, or is match and an attribute is violated; {3} "

@@ -11,10 +11,9 @@ import torch
 
 from models.catalogue import attribute_text
 from models.prompt import Item
-from models.rationale import CategoryVerdict, ContextUse, Rationale, render
+from models.rationale import ContextUse, Rationale, render
 from models.train import rules
 from models.train.network import Batch, collate
-from models.train.queries import words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,10 +86,8 @@ def visible_item(product: Product, query: Query, rng: random.Random, *, bare: bo
 
 def rationale_of(query: Query, product: Product, judgement: Judgement, use: ContextUse) -> Rationale:
     """The rationale that follows from the verdicts; the reason says both sides in few words."""
-    asked = min(query.categories, key=lambda name: (len(name), name)) if query.categories else query.text
-    theirs = product.category or " ".join(words(product.title)[:4])
-    joiner = "is" if judgement.category is CategoryVerdict.MATCH else "but item is"
-    return Rationale(judgement.category, judgement.attributes, use, f"wants {asked}, {joiner} {theirs}")
+    reason = rules.both_sides(query, product, judgement.category)
+    return Rationale(judgement.category, judgement.attributes, use, reason)
 
 
 def chunk_of(group: Group, cards: Sequence[Card]) -> str | None:

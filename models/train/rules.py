@@ -100,12 +100,17 @@ def context_use(about: About, query: Query, rulebook: Rulebook | None = None) ->
 
 
 def reason_of(query: Query, product: Product, judgement: Judgement) -> str:
-    """Both sides in few words: what is wanted, what the item is, and what of it fails."""
+    """Both sides in few words, and what of the item fails."""
+    failed = [f"{name} {verdict}" for name, verdict in judgement.attributes if verdict is not AttributeVerdict.OK]
+    return ", ".join([both_sides(query, product, judgement.category), *failed])
+
+
+def both_sides(query: Query, product: Product, category: CategoryVerdict) -> str:
+    """What is wanted and what the item is; of several types that a query may mean, the shortest name."""
     asked = min(query.categories, key=lambda c: (len(c), c)) if query.categories else query.text
     theirs = product.category or " ".join(words(product.title)[:4])
-    joiner = "is" if judgement.category is CategoryVerdict.MATCH else "but item is"
-    failed = [f"{name} {verdict}" for name, verdict in judgement.attributes if verdict is not AttributeVerdict.OK]
-    return ", ".join([f"wants {asked}", f"{joiner} {theirs}", *failed])
+    joiner = "is" if category is CategoryVerdict.MATCH else "but item is"
+    return f"wants {asked}, {joiner} {theirs}"
 
 
 def _kin(query: Query, product: Product) -> Kin | None:

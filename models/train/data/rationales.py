@@ -17,11 +17,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from models.errors import DataError, TrainingError
-from models.rationale import AttributeVerdict, ContextUse, Rationale, implied_tiers
+from models.rationale import RULE_TIERS, AttributeVerdict, ContextUse, Rationale, implied_tiers
 from models.train import rules
 from models.train.data.reading import Reader
 from models.train.data.schema import Row, Verdicts, parse_row, tier_column
-from models.train.endpoint import ask, rationale_schema, read_rationale, teacher_prompt
+from models.train.endpoint import ask_teacher, read_rationale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from models.train.rules import Judgement
     from models.train.stages.config import Endpoint
 
-_RULE_TIERS: Final = 4  # what the rule table knows
 _REDRAWN: Final = 0.7  # temperature of a teacher's second try and later ones; the first is its best guess
 _SILENT: Final = 16  # rows in a row without an answer: the endpoint is down, not unlucky
 
@@ -110,7 +109,7 @@ class Explainer:
         teacher: Endpoint | None = None,
         tries: int = 4,
     ) -> None:
-        if len(tiers) != _RULE_TIERS:
+        if len(tiers) != RULE_TIERS:
             raise DataError(f"the rules know four tiers, the checkpoint has {len(tiers)}: verdicts cannot be derived")
         self.rulebook = rulebook
         self.teacher = teacher
@@ -148,8 +147,7 @@ class Explainer:
         """One answer of the teacher, or why it cannot be taken."""
         assert self.teacher is not None  # noqa: S101 - asked only where there is one
         texts = [atom.text for atom in self._picked(row, reading)]
-        prompt = teacher_prompt(row, texts, self._tiers)
-        answer = ask(self.teacher, prompt, temperature=temperature, schema=rationale_schema())
+        answer = ask_teacher(self.teacher, row, texts, tiers=self._tiers, temperature=temperature)
         if answer is None:
             return Rejected.NONE
         taught = read_rationale(answer)

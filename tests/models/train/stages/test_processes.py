@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 
 from models.manifest import load_manifest
+from tests.models.train.stages.launch import launched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "service"]
-
-
-def launched(stage: str, settings: dict[str, Any], folder: Path) -> str:
-    """Run a stage in two processes, as `accelerate launch` does; what both wrote."""
-    file = folder / "run.yaml"
-    file.write_text(yaml.safe_dump({k: v if isinstance(v, int | float) else str(v) for k, v in settings.items()}))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*LAUNCH, "train", stage, "--config", str(file)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")  # as `accelerate launch` does
 
 
 @pytest.mark.timeout(660)
@@ -45,7 +25,7 @@ def launched(stage: str, settings: dict[str, Any], folder: Path) -> str:
 def test_two_processes(stage: str, more: dict[str, Any], run_settings: Callable[..., Any], tmp_path: Path) -> None:
     """Both processes learn, the main one alone writes the checkpoint and says so."""
     settings = run_settings(rows=32, **more)
-    said = launched(stage, settings, tmp_path)
+    said = launched(stage, settings, tmp_path, launcher=TWO, OMP_NUM_THREADS="1")
     assert said.count("Next: tierwise calibrate") == 1
     manifest = load_manifest(tmp_path / "run" / "checkpoint")
     assert manifest.training["method"] == stage

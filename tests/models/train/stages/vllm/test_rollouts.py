@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 
 from models.manifest import SHIPPED, load_manifest
+from tests.models.train.stages.launch import launched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,19 +24,7 @@ def steps(run_settings: Callable[..., dict[str, Any]], tmp_path: Path) -> Callab
 
     def run(stage: str, **more: Any) -> list[dict[str, float]]:
         settings = run_settings(rows=32, **more) | {"base": str(SHIPPED), "vllm": "colocate"}
-        file = tmp_path / "run.yaml"
-        file.write_text(
-            yaml.safe_dump({k: str(v) if k in ("output", "train", "valid") else v for k, v in settings.items()})
-        )
-        done = subprocess.run(
-            [sys.executable, "-m", "service", "train", stage, "--config", str(file)],
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "VLLM_CPU_KVCACHE_SPACE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=1200,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
+        launched(stage, settings, tmp_path, timeout=1200, VLLM_CPU_KVCACHE_SPACE="1")
         assert load_manifest(tmp_path / "run" / "checkpoint").training["method"] == stage
         states = tmp_path / "run" / "state"
         last = max(states.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
@@ -62,3 +48,4 @@ def test_guided_replay_and_adapters(steps: Callable[..., list[dict[str, float]]]
     """Hints are sampled through vLLM too, with adapters merged for it, and rewards stay finite."""
     logged = steps("agrl", max_steps=2, batch_size=32, lora={"rank": 4})
     assert max(entry["guided/share"] for entry in logged) > 0
+    assert all(math.isfinite(entry[name]) for entry in logged for name in ("reward", "loss"))
