@@ -5,7 +5,7 @@
 Every row of the table is a run of `tierwise train STAGE` on rows that evidence_data.py generates from the catalogue and
 the rules label. A row that is done is not done again; a run that was killed goes on where it was. Beta and temperature
 of each row are chosen on the calibration rows, figures are of the validation rows (selection), of the context test set
-and, if given, of human judgements, which nothing is chosen on.
+and, if given, of human judgements, which nothing is chosen on. The folder is held to the settings it was made with.
 
 Runs of reinforcement learning see `RL_STEPS` steps of 64 sampled answers, eight to a prompt. They start from rag-sft of
 the same seed. `distilled` learns unlabelled pairs from the row that is best on the validation rows.
@@ -20,7 +20,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,12 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.evidence_data import QUICK, Sizes, count_rows, write_rows
+from bench.evidence_data import GENERATOR, QUICK, Sizes, count_rows, write_rows
 from bench.evidence_figures import Sources, measured
+from bench.evidence_folder import hold_to
 from bench.evidence_table import best_row, figures_only, markdown, plot, replaced
-from models.manifest import SHIPPED
+from models.errors import DataError
+from models.manifest import SHIPPED, load_manifest
 
 RL_STEPS = 40
 DPO_ROWS = 300  # eight answers are sampled of each, with its chunk and without
@@ -93,6 +95,16 @@ class Evidence:
     def run(self) -> dict[str, Any]:
         """Rows, first seeds before further ones, then the table."""
         sizes = QUICK if self.args.quick else Sizes()
+        hold_to(
+            self.folder,
+            {
+                "generator": GENERATOR,
+                "sizes": asdict(sizes),
+                "base": load_manifest(Path(self.args.base)).checkpoint_id,
+                "precision": self.args.precision,
+                "runs": [asdict(row) for row in ROWS],
+            },
+        )
         write_rows(self.args.catalogue, self.folder / "rows", sizes, _told)
         self._dpo_rows(DPO_ROWS if not self.args.quick else 60)
         seeds = 1 if self.args.quick else self.args.seeds
@@ -194,7 +206,10 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, help="put the tables between this file's markers")
     parser.add_argument("--plot", type=Path, help="draw the figures here")
     args = parser.parse_args()
-    report = Evidence(args).run()
+    try:
+        report = Evidence(args).run()
+    except DataError as error:
+        sys.exit(str(error))
     text = markdown(report)
     print(text)
     if args.json:

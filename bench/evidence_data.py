@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from models.train.pairs import Group
 
+GENERATOR = 2  # raise it with every change that gives other rows
 FILES = ("train", "unlabelled", "calibration", "valid", "probes")
 BARE = 0.7  # as in the bootstrap: where a chunk tells, the item often does not
 RARE_TIER = "3-Related"  # 2 pairs in 100

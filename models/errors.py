@@ -6,6 +6,7 @@ ModelError
 ├── UnreadableQueryError the tokenizer of this checkpoint drops every character of the query
 ├── DataError            a data file cannot be read; the message names file, line and what to change
 ├── TrainingError        a training run cannot start or go on; the message names the row, file or setting
+│   └── RequestRefusedError     a teacher or judge does not take one request; others it may
 └── EngineError          the engine could not answer
     ├── EngineBusyError         no capacity before the deadline; nothing was computed
     └── EngineUnavailableError  dead, hung or not ready; another try elsewhere or later may succeed
@@ -36,6 +37,10 @@ class DataError(ModelError):
 
 class TrainingError(ModelError):
     """A training run cannot start or go on; the message names the row, file or setting."""
+
+
+class RequestRefusedError(TrainingError):
+    """A teacher or judge does not take one request; others it may."""
 
 
 class EngineError(ModelError):

@@ -10,14 +10,17 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from models.errors import TrainingError
-from models.rationale import RULE_TIERS, AttributeVerdict, CategoryVerdict, ContextUse, Rationale
+from models.errors import RequestRefusedError, TrainingError
+from models.rationale import RULE_TIERS, AttributeVerdict, CategoryVerdict, ContextUse, Rationale, implied_tiers
+from models.train.data.schema import tier_column
+from models.train.stages.config import RequestField
 
 if TYPE_CHECKING:
     import ssl
@@ -29,12 +32,15 @@ if TYPE_CHECKING:
 
 _ATTEMPTS: Final = 3
 _PAUSE_S: Final = 0.2  # after the first failure, doubled after each
+_PATIENCE_S: Final = 30.0  # longest pause that an endpoint can ask for
 _MOST: Final = 12  # attributes of one rationale; more is a list of everything, not of what the query asks
 _NAME: Final = 40  # characters of an attribute's name
 _REASON: Final = 200  # characters of a reason
 _SAID: Final = 200  # characters of a refusal
-_BAD_REQUEST: Final = 400
-_REFUSED: Final = frozenset({_BAD_REQUEST, 401, 403, 404, 422})
+_HOPELESS: Final = frozenset({401, 403, 404})  # key, model or address: no other request will fare better
+_REFUSED: Final = frozenset(
+    {400, 413, 422}
+)  # this request: a field that it does not know, a text that it does not take
 
 
 class _Taught(BaseModel):
@@ -48,33 +54,43 @@ class _Taught(BaseModel):
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One completion.
+
+    Attributes:
+        text: empty where the endpoint gave none, as one that thought to its limit does.
+        cut: it ended at the limit of tokens, not of its own accord.
+    """
+
+    text: str
+    cut: bool = False
+
+
 def ask(
     endpoint: Endpoint, prompt: str, *, temperature: float = 0.0, schema: Mapping[str, Any] | None = None
-) -> str | None:
+) -> Answer | None:
     """One completion, or None when the endpoint gave none in three attempts.
 
     Args:
         endpoint: where to ask; its key comes from the environment.
         prompt: of the only message.
         temperature: above 0 where another answer than the last one is wanted.
-        schema: what the answer must be, as JSON schema; not sent to an endpoint that is not `structured`.
+        schema: what the answer must be, as JSON schema.
 
     Raises:
-        TrainingError: the endpoint refuses the request for good: wrong key, model or address, or it knows no schemas.
+        RequestRefusedError: it does not take this request; another one it may.
+        TrainingError: it refuses every request: wrong key, model or address.
     """
     key = os.environ.get(endpoint.key_variable, "")
     headers = {"authorization": f"Bearer {key}"} if key else {}
-    body: dict[str, Any] = {
-        "model": endpoint.model,
-        "temperature": temperature,
-        "max_completion_tokens": endpoint.longest,
-        "messages": [{"role": "user", "content": prompt}],
-    }
-    if schema is not None and endpoint.structured:
-        body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    optional = _optional(endpoint, temperature, schema)
+    body = {"model": endpoint.model, "messages": [{"role": "user", "content": prompt}], **optional}
+    pause = _PAUSE_S
     for attempt in range(_ATTEMPTS):
         if attempt:
-            time.sleep(_PAUSE_S * 2 ** (attempt - 1))
+            time.sleep(pause)
+            pause *= 2
         try:
             answer = httpx.post(
                 f"{endpoint.url.rstrip('/')}/chat/completions",
@@ -85,19 +101,37 @@ def ask(
             )
         except httpx.HTTPError:
             continue
-        if answer.status_code in _REFUSED:
-            raise TrainingError(_refusal(endpoint, answer))
         if answer.is_success:
-            return _content(answer)
+            return _completion(answer)
+        told = f"{endpoint.url} answers {answer.status_code} for model {endpoint.model!r}"
+        told += f": {json.dumps(answer.text[:_SAID])}"
+        if answer.status_code in _HOPELESS:
+            raise TrainingError(told)
+        if answer.status_code in _REFUSED:
+            fields = ", ".join(optional)
+            raise RequestRefusedError(f"{told}; if it does not know one of {fields}, name it in `omit`, or --omit")
+        pause = max(pause, _asked_pause(answer))
     return None
 
 
-def _refusal(endpoint: Endpoint, answer: httpx.Response) -> str:
-    told = f"{endpoint.url} answers {answer.status_code} for model {endpoint.model!r}"
-    said = json.dumps(answer.text[:_SAID])
-    if answer.status_code == _BAD_REQUEST and endpoint.structured:
-        return f"{told}: {said}; if it knows no response_format, ask without: structured: false, or --no-structured"
-    return f"{told}: {said}"
+def _optional(endpoint: Endpoint, temperature: float, schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The fields of a request that an endpoint may not know."""
+    fields: dict[RequestField, Any] = {
+        RequestField.TEMPERATURE: temperature,
+        RequestField.LENGTH: endpoint.longest,
+    }
+    if schema is not None:
+        held = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+        fields[RequestField.SCHEMA] = held
+    return {str(name): value for name, value in fields.items() if name not in endpoint.omit}
+
+
+def _asked_pause(answer: httpx.Response) -> float:
+    """Seconds that an endpoint asks to be left alone for; 0 where it does not say."""
+    try:
+        return min(_PATIENCE_S, max(0.0, float(answer.headers.get("retry-after", 0))))
+    except ValueError:
+        return 0.0
 
 
 @lru_cache(maxsize=1)
@@ -106,10 +140,12 @@ def _trust() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _content(answer: httpx.Response) -> str | None:
+def _completion(answer: httpx.Response) -> Answer | None:
     try:
-        return str(answer.json()["choices"][0]["message"]["content"])
-    except (ValueError, KeyError, IndexError, TypeError):
+        choice = answer.json()["choices"][0]
+        text = choice["message"].get("content")
+        return Answer(text if isinstance(text, str) else "", cut=choice.get("finish_reason") == "length")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return None
 
 
@@ -118,12 +154,12 @@ def teacher_answer(
 ) -> Rationale | None:
     """A rationale for the gold tier, given the rules that apply (2508.12365, making of the CoT data)."""
     answer = ask_teacher(endpoint, row, rules, tiers=tiers)
-    return None if answer is None else read_rationale(answer)
+    return None if answer is None else read_rationale(answer.text)
 
 
 def ask_teacher(
     endpoint: Endpoint, row: Row, rules: Sequence[str] = (), *, tiers: Sequence[Tier] = (), temperature: float = 0.0
-) -> str | None:
+) -> Answer | None:
     """A teacher's answer as it came, or None when there was none; `read_rationale` reads it. Arguments are `ask`'s."""
     return ask(endpoint, teacher_prompt(row, rules, tiers), temperature=temperature, schema=rationale_schema())
 
@@ -141,8 +177,19 @@ def teacher_prompt(row: Row, rules: Sequence[str] = (), tiers: Sequence[Tier] = 
 
     Of four tiers it is told what verdicts they follow from (`implied_tiers`): its answer is held to that.
     """
-    follows = _FOLLOWS.format(*(tier.name for tier in tiers)) if len(tiers) == RULE_TIERS else ""
-    return f"{_pair(row)}{_rules(rules)}\n{_WANTED.format(tier=row.tier)}{follows}"
+    column = tier_column(row.tier or "", tiers)
+    wanted = _WANTED.format(tier=row.tier if column is None else tiers[column].name)
+    follows = f"\n{_follows(tiers)}" if len(tiers) == RULE_TIERS else ""
+    return f"{_pair(row)}{_rules(rules)}\n{wanted}{follows}"
+
+
+def _follows(tiers: Sequence[Tier]) -> str:
+    """The rule table in words."""
+    lines = ["The verdicts must fit the tier:"]
+    for said, category, attributes in _CASES:
+        names = " or ".join(tiers[column].name for column in sorted(implied_tiers(category, attributes)))
+        lines.append(f"- {said}: {names}")
+    return "\n".join(lines)
 
 
 def read_rationale(answer: str) -> Rationale | None:
@@ -169,14 +216,32 @@ def judge_step(endpoint: Endpoint, row: Row, step: str, said: str) -> bool | Non
         f"{_pair(row)}\nA judge wrote this about the step {step!r}: {json.dumps(said)}\n"
         "Write one sentence of critique, then on a line of its own: RIGHT, WRONG or UNSURE.",
     )
-    words = (answer or "").split()
+    words = answer.text.split() if answer is not None else ()
     return {"RIGHT": True, "WRONG": False}.get(words[-1].strip(".*").upper()) if words else None
 
 
 def judge_steps(endpoint: Endpoint, asked: Sequence[tuple[Row, str, str]]) -> list[bool | None]:
-    """`judge_step` for each (row, step, text), as many at a time as the endpoint takes."""
+    """`judge_step` for each (row, step, text), as many at a time as the endpoint takes.
+
+    A step that the judge refuses is an abstention.
+
+    Raises:
+        RequestRefusedError: it refuses all of them.
+        TrainingError: as `ask` says.
+    """
+
+    def judged(one: tuple[Row, str, str]) -> bool | RequestRefusedError | None:
+        try:
+            return judge_step(endpoint, *one)
+        except RequestRefusedError as refusal:
+            return refusal
+
     with ThreadPoolExecutor(endpoint.concurrency) as pool:
-        return list(pool.map(lambda a: judge_step(endpoint, *a), asked))
+        found = list(pool.map(judged, asked))
+    refusals = [one for one in found if isinstance(one, RequestRefusedError)]
+    if refusals and len(refusals) == len(found):
+        raise refusals[0]
+    return [None if isinstance(one, RequestRefusedError) else one for one in found]
 
 
 _WANTED: Final = (
@@ -185,10 +250,22 @@ _WANTED: Final = (
     "did with the knowledge), reason (one short sentence). JSON alone."
 )
 
-_FOLLOWS: Final = (
-    "\nA tier follows from the verdicts: {0} when category is match and each attribute is ok; {1} when category is "
-    "match and an attribute is unknown; {2} when category is related, or is match and an attribute is violated; {3} "
-    "when category is mismatch."
+# Each case of the rule table in words, with verdicts that are one; which tiers it allows is asked of the table.
+_CASES: Final[Sequence[tuple[str, CategoryVerdict, Mapping[str, AttributeVerdict]]]] = (
+    ("category match, no attribute unknown or violated", CategoryVerdict.MATCH, {"colour": AttributeVerdict.OK}),
+    (
+        "category match, an attribute unknown and none violated",
+        CategoryVerdict.MATCH,
+        {"colour": AttributeVerdict.UNKNOWN},
+    ),
+    ("category match, an attribute violated", CategoryVerdict.MATCH, {"colour": AttributeVerdict.VIOLATED}),
+    (
+        "category match, an attribute named brand, model or fits violated",
+        CategoryVerdict.MATCH,
+        {"brand": AttributeVerdict.VIOLATED},
+    ),
+    ("category related", CategoryVerdict.RELATED, {}),
+    ("category mismatch", CategoryVerdict.MISMATCH, {}),
 )
 
 

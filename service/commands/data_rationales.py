@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -13,11 +13,13 @@ from models.manifest import SHIPPED, load_manifest
 from models.train.data.rationales import By, Explainer, write_rationales
 from models.train.data.schema import read_training_rows
 from models.train.rulebook import load_rulebook, shipped
-from models.train.stages.config import Endpoint
+from models.train.stages.config import Endpoint, RequestField
 from service.measuring import progress_bars
 
 if TYPE_CHECKING:
     from models.train.data.rationales import Summary
+
+_USUAL: Final = Endpoint(url="", model="")
 
 
 def rationales(
@@ -29,16 +31,21 @@ def rationales(
         str | None, typer.Option(help="OpenAI-compatible endpoint, up to and with /v1; the rules alone if not given.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="The teacher's name for its model.")] = None,
-    key_variable: Annotated[str, typer.Option(help="Environment variable with the teacher's key.")] = "OPENAI_API_KEY",
+    key_variable: Annotated[
+        str, typer.Option(help="Environment variable with the teacher's key.")
+    ] = _USUAL.key_variable,
     tries: Annotated[int, typer.Option(min=1, help="Answers drawn of the teacher for one row.")] = 4,
     concurrency: Annotated[
         int, typer.Option(min=1, max=256, help="Rows that the teacher is asked about at a time.")
-    ] = 8,
-    timeout_s: Annotated[float, typer.Option(min=1, help="Longest wait for one answer.")] = 60.0,
-    longest: Annotated[int, typer.Option(min=1, help="Tokens of one answer, a teacher's thinking among them.")] = 1024,
-    structured: Annotated[
-        bool, typer.Option(help="Hold answers to a JSON schema; not every endpoint knows `response_format`.")
-    ] = True,
+    ] = _USUAL.concurrency,
+    timeout_s: Annotated[float, typer.Option(min=1, help="Longest wait for one answer.")] = _USUAL.timeout_s,
+    longest: Annotated[
+        int, typer.Option(min=1, help="Tokens of one answer, a teacher's thinking among them.")
+    ] = _USUAL.longest,
+    omit: Annotated[
+        list[RequestField] | None,
+        typer.Option(help="Field that the endpoint does not know; without `response_format` no JSON schema is sent."),
+    ] = None,
     checkpoint: Annotated[Path, typer.Option(help="Its tiers are the ones allowed.")] = SHIPPED,
 ) -> None:
     """Write verdicts and a reason into labelled rows: by atomic rules, or by a teacher who is given them.
@@ -66,7 +73,8 @@ def rationales(
                 key_variable=key_variable,
                 timeout_s=timeout_s,
                 longest=longest,
-                structured=structured,
+                concurrency=concurrency,
+                omit=tuple(omit or ()),
             )
             if teacher is not None and model is not None
             else None
@@ -77,7 +85,7 @@ def rationales(
                 rows,
                 explainer,
                 output,
-                concurrency=concurrency if endpoint else 1,
+                concurrency=endpoint.concurrency if endpoint else 1,
                 progress=partial(progress, "explain"),
             )
     except (ModelError, OSError) as error:

@@ -51,8 +51,9 @@ def probes(
         seed: equal seeds give equal probes.
         best: tier of an item that has the asked value.
         mismatch: tier of one that has another.
-        to_learn: a coin decides what another product's chunk states. Of one that always contradicts the truth a judge
-            learns to believe the opposite, and no longer that it says nothing.
+        to_learn: a coin decides whether the other product has the same value, and values that nothing else has are not
+            asked about. Of a chunk that always contradicts the truth a judge learns to believe the opposite, and no
+            longer that it says nothing.
 
     Raises:
         DataError: the catalogue has too few attributes that tell products of a type apart.
@@ -70,6 +71,7 @@ def probes(
         if len(holders.get((product.category, name), ())) >= LEAST_VALUES
         and askable(name, value)
         and not told(product, name, value)
+        and not (to_learn and len(holders[product.category, name][value]) == 1)
     ]
     rng.shuffle(pool)
     drawn = list({product.id: (product, name) for product, name in pool}.values())[:count]
@@ -81,8 +83,8 @@ def probes(
         other = rng.choice(sorted(holders[product.category, name].keys() - {true}))
         holds = number % 2 == 0
         asked = true if holds else other
-        decoy = rng.choice(holders[product.category, name][other])
         claimed = coin.choice((true, other)) if to_learn else other
+        decoy = rng.choice([p for p in holders[product.category, name][claimed] if p is not product])
         stranger = rng.choice(products)
         chunks = {
             "none": None,

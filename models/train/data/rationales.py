@@ -16,7 +16,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from models.errors import DataError, TrainingError
+from models.errors import DataError, RequestRefusedError, TrainingError
 from models.rationale import RULE_TIERS, AttributeVerdict, ContextUse, Rationale, implied_tiers
 from models.train import rules
 from models.train.data.reading import Reader
@@ -51,24 +51,37 @@ class Rejected(StrEnum):
     """Why a teacher's answer was not taken."""
 
     NONE = "no answer"
+    REFUSED = "the request refused"
+    CUT = "cut off (--longest)"
     UNREADABLE = "not in the schema"
     TIER = "against the tier"
     RULES = "against the rules"
     CONTEXT = "against the known use of the chunk"
 
 
+_SAYS_NOTHING: Final = frozenset({Rejected.NONE, Rejected.REFUSED})
+
+
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """One row, where its verdicts come from, and what was rejected on the way."""
+    """One row, where its verdicts come from, and what was rejected on the way.
+
+    Attributes:
+        row: with its verdicts, if there are any.
+        by: where they come from.
+        rejected: why each of the teacher's answers was not taken.
+        refusal: what the teacher said where it refused the request.
+    """
 
     row: Row
     by: By
     rejected: tuple[Rejected, ...] = ()
+    refusal: str = ""
 
     @property
     def answered(self) -> bool:
         """Whether a teacher said anything about it."""
-        return self.by is By.TEACHER or any(why is not Rejected.NONE for why in self.rejected)
+        return self.by is By.TEACHER or any(why not in _SAYS_NOTHING for why in self.rejected)
 
 
 @dataclass(slots=True)
@@ -120,7 +133,7 @@ class Explainer:
         """Verdicts, use of the chunk, reason and ids of the atoms; a row that has verdicts is kept as it is.
 
         Raises:
-            TrainingError: the teacher refuses for good.
+            TrainingError: the teacher refuses every request.
         """
         if row.verdicts is not None and row.verdicts.category is not None:
             return Explained(row, By.BEFORE)
@@ -130,16 +143,20 @@ class Explainer:
         agrees = judged is not None and tier in implied_tiers(judged.category, dict(judged.attributes))
         sure = judged if agrees else None
         rejected: list[Rejected] = []
+        refusal = ""
         for n in range(self._tries if self.teacher is not None else 0):
-            found = self._draw(row, reading, tier, sure, temperature=_REDRAWN if n else 0.0)
+            try:
+                found = self._draw(row, reading, tier, sure, temperature=_REDRAWN if n else 0.0)
+            except RequestRefusedError as error:
+                found, refusal = Rejected.REFUSED, str(error)
             if isinstance(found, Rationale):
                 return Explained(self._from_teacher(row, reading, found, sure), By.TEACHER, tuple(rejected))
             rejected.append(found)
-            if found is Rejected.NONE:
+            if found in _SAYS_NOTHING:
                 break
         if sure is not None:
-            return Explained(self._from_rules(row, reading, sure), By.RULES, tuple(rejected))
-        return Explained(row, By.UNTOLD if judged is None else By.AGAINST, tuple(rejected))
+            return Explained(self._from_rules(row, reading, sure), By.RULES, tuple(rejected), refusal)
+        return Explained(row, By.UNTOLD if judged is None else By.AGAINST, tuple(rejected), refusal)
 
     def _draw(
         self, row: Row, reading: Reading, tier: int | None, sure: Judgement | None, *, temperature: float
@@ -150,9 +167,9 @@ class Explainer:
         answer = ask_teacher(self.teacher, row, texts, tiers=self._tiers, temperature=temperature)
         if answer is None:
             return Rejected.NONE
-        taught = read_rationale(answer)
+        taught = read_rationale(answer.text)
         if taught is None:
-            return Rejected.UNREADABLE
+            return Rejected.CUT if answer.cut else Rejected.UNREADABLE
         return _objection(taught, row, tier, sure) or taught
 
     def _picked(self, row: Row, reading: Reading) -> Sequence[Atom]:
@@ -235,9 +252,9 @@ def write_rationales(
                 held.append(ahead.popleft().result())
                 ahead.extend(pool.submit(explainer.explain, row) for row in islice(left, 1))
                 answered |= held[-1].answered
-                silent = sum(Rejected.NONE in one.rejected for one in held)
+                silent = sum(bool(_SAYS_NOTHING.intersection(one.rejected)) for one in held)
                 if silent >= _SILENT or (silent and not ahead and not answered):
-                    raise TrainingError(_down(explainer, silent))
+                    raise TrainingError(_down(explainer, silent, next((o.refusal for o in held if o.refusal), "")))
                 if silent and ahead and not held[-1].answered:
                     continue
                 for one in held:
@@ -254,8 +271,10 @@ def write_rationales(
     return summary
 
 
-def _down(explainer: Explainer, count: int) -> str:
+def _down(explainer: Explainer, count: int, refusal: str) -> str:
     assert explainer.teacher is not None  # noqa: S101 - nobody else is silent
+    if refusal:
+        return f"{refusal} (no answer to {count} rows in a row)"
     return (
         f"{explainer.teacher.url} gave no answer for {count} rows in a row: check the address and that it serves "
         f"{explainer.teacher.model!r}, and run the same command again; it goes on where it stopped"

@@ -53,6 +53,10 @@ class GuidedTrainer(RolloutTrainer):
         mixed = values[..., 0].amax(-1) > values[..., 0].amin(-1)  # the deviation of equal rewards may round above 0
         return mixed & (kept_groups(right, self.stage.gamma) | (right.sum(-1) == 0))
 
+    def longest_prompt(self, row: Row) -> int:
+        """That of the second level of hints."""
+        return len(self.base.answers.hinted(row, 2))
+
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._asked = [self.rows[x["row"]] for x in inputs]
         self._guides: dict[int, list[int]] = {}
@@ -79,8 +83,7 @@ class GuidedTrainer(RolloutTrainer):
         hints = [
             self.base.answers.hinted(self._asked[start], level) for start in failing for _ in range(self.stage.guided)
         ]
-        # Every process takes part in generation when any has a failing group: sharded weights are gathered there.
-        most = int(self.accelerator.gather(torch.tensor([len(hints)], device=self.accelerator.device)).max())
+        most = self._most(len(hints))
         if most == 0:
             return
         padded = hints + [self.base.answers.prompt(self._asked[0])] * (most - len(hints))
@@ -100,10 +103,15 @@ class GuidedTrainer(RolloutTrainer):
                 self._guides[open_places[place]] = hints[number * self.stage.guided]
                 room -= 1
 
+    def _most(self, count: int) -> int:
+        """The greatest of all processes' counts: each runs the model as often as any, whose weights may be sharded."""
+        return int(self.accelerator.gather(torch.tensor([count], device=self.accelerator.device)).max())
+
     def complete(self, output: dict[str, Any], inputs: list[dict[str, Any]]) -> None:
         """The behaviour policy's log-probabilities: under the prompt, or under the hint, which is clipped."""
         del inputs
-        if not self._guides:
+        most = self._most(len(self._guides))
+        if most == 0:
             return
         device, length = self.accelerator.device, output["completion_ids"].size(1)
         with torch.no_grad():
@@ -114,12 +122,15 @@ class GuidedTrainer(RolloutTrainer):
                     self.model, ids, mask, length, self.args.per_device_train_batch_size
                 )
             places = sorted(self._guides)
-            hints, seen = left_padded([self._guides[n] for n in places], self.base.tokenizer.pad_token_id)
-            ids = torch.cat([hints.to(device), output["completion_ids"][places]], dim=1)
-            mask = torch.cat([seen.to(device), output["completion_mask"][places]], dim=1)
+            missing = most - len(places)
+            prompts = [self._guides[n] for n in places] + [self.base.answers.prompt(self._asked[0])] * missing
+            answers = places + [0] * missing
+            hints, seen = left_padded(prompts, self.base.tokenizer.pad_token_id)
+            ids = torch.cat([hints.to(device), output["completion_ids"][answers]], dim=1)
+            mask = torch.cat([seen.to(device), output["completion_mask"][answers]], dim=1)
             found, _, _ = self._get_per_token_logps_and_entropies(
                 self.model, ids, mask, length, self.args.per_device_train_batch_size
             )
             plain, clip = output["old_per_token_logps"][places], self.stage.clip
-            ratio = (plain - found).clamp(math.log(1 - clip), math.log(1 + clip))
+            ratio = (plain - found[: len(places)]).clamp(math.log(1 - clip), math.log(1 + clip))
             output["old_per_token_logps"][places] = plain - ratio

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path  # noqa: TC003 - pydantic reads it
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
@@ -31,6 +32,14 @@ class Lora(_Frozen):
     targets: str | tuple[str, ...] = "all-linear"
 
 
+class RequestField(StrEnum):
+    """What a request to an endpoint holds beside model and messages."""
+
+    TEMPERATURE = "temperature"
+    LENGTH = "max_completion_tokens"
+    SCHEMA = "response_format"
+
+
 class Endpoint(_Frozen):
     """An OpenAI-compatible chat endpoint: a teacher, or a judge of steps. The key comes from the environment."""
 
@@ -40,7 +49,9 @@ class Endpoint(_Frozen):
     timeout_s: Positive = 60.0
     concurrency: Count = 8
     longest: Count = Field(default=1024, description="tokens of an answer, a teacher's thinking among them")
-    structured: bool = Field(default=True, description="answers are held to a JSON schema by `response_format`")
+    omit: tuple[RequestField, ...] = Field(
+        default=(), description="fields that the endpoint does not know; without response_format no schema is held to"
+    )
 
 
 class StageConfig(_Frozen):
@@ -151,11 +162,13 @@ class AgrlConfig(GrpoConfig):
 
     @model_validator(mode="after")
     def _sampled_in_groups(self) -> Self:
-        if self.guided and self.vllm != "off" and not (self.top_k and self.guided == self.group):
-            msg = (
-                "guided replay through vLLM needs top_k above 0, since TRL's correction of its probabilities knows no "
-                "hints, and guided equal to group, since prompts are sent in whole groups; or set guided: 0"
-            )
+        if not self.guided or self.vllm == "off":
+            return self
+        if not self.top_k:
+            msg = "guided replay through vLLM needs top_k above 0: TRL's correction of its probabilities knows no hints"
+            raise ValueError(msg)
+        if self.vllm == "server" and self.guided != self.group:
+            msg = f"guided must be group ({self.group}) with vllm: server, which samples prompts in whole groups"
             raise ValueError(msg)
         return self
 

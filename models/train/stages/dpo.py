@@ -7,6 +7,7 @@ is started again does not sample again.
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
@@ -14,7 +15,7 @@ from transformers import set_seed
 from trl import DPOConfig as TrlDpoConfig
 from trl import DPOTrainer
 
-from models.errors import TrainingError
+from models.errors import RequestRefusedError, TrainingError
 from models.train.data.schema import read_training_rows
 from models.train.endpoint import teacher_answer
 from models.train.objectives.preference import choose_pair, pass_at
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from models.train.data.schema import Row
     from models.train.stages.base import Base
     from models.train.stages.config import DpoConfig
+
+_log = logging.getLogger(__name__)
 
 
 class PairTrainer(DPOTrainer):  # type: ignore[misc]  # TRL's base classes are not typed
@@ -92,7 +95,11 @@ def _teachers(base: Base, config: DpoConfig, row: Row) -> list[int]:
     """
     if config.teacher is None:
         return base.answers.gold(row)
-    tier, rationale = base.answers.tier(row), teacher_answer(config.teacher, row, tiers=base.manifest.tiers)
+    tier, rationale = base.answers.tier(row), None
+    try:
+        rationale = teacher_answer(config.teacher, row, tiers=base.manifest.tiers)
+    except RequestRefusedError as refusal:
+        _log.warning("a right label is taught without a rationale: %s", refusal)
     return base.answers.answer(tier, rationale if rule_gate(tier, rationale) else None)
 
 

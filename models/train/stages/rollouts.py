@@ -71,6 +71,7 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL's base classes a
         settings = {
             **arguments(config),
             **sampled_by(config),
+            "vllm_max_model_length": self._room() if config.vllm == "colocate" else None,
             "num_generations": config.group,
             "max_completion_length": self.base.answers.longest_answer,
             "temperature": config.temperature,
@@ -83,6 +84,14 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL's base classes a
             "shuffle_dataset": False,
         }
         return TrlGrpoConfig(**{**settings, **more})
+
+    def _room(self) -> int:
+        """Tokens that vLLM keeps for an answer and its prompt; a base's whole context may not fit beside training."""
+        return max(map(self.longest_prompt, self.rows)) + self.base.answers.longest_answer
+
+    def longest_prompt(self, row: Row) -> int:
+        """Tokens of the longest prompt that is sampled for a row."""
+        return len(self.base.answers.prompt(row))
 
     def dataset(self) -> Dataset:
         """A row for each prompt: its ids and the number of its training row."""

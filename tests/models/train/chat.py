@@ -13,10 +13,17 @@ if TYPE_CHECKING:
 
 
 class ChatServer(ThreadingHTTPServer):
-    """Answers every chat completion with what `reply` makes of it."""
+    """Answers every chat completion with what `reply` makes of it.
+
+    Attributes:
+        finish_reason: of every answer.
+        retry_after: seconds that every answer asks to wait.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.finish_reason = "stop"
+        self.retry_after = 0.0
 
     def reply(self, body: Any, key: str | None) -> tuple[int, Any]:
         """Status and content of the answer to a body that came under this `authorization`."""
@@ -42,8 +49,10 @@ class _Handler(BaseHTTPRequestHandler):
         """One chat completion."""
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
         status, content = self.server.reply(asked, self.headers["authorization"])
-        body = json.dumps({"choices": [{"message": {"content": content}}]}).encode()
+        choice = {"message": {"content": content}, "finish_reason": self.server.finish_reason}
+        body = json.dumps({"choices": [choice]}).encode()
         self.send_response(status)
+        self.send_header("retry-after", str(self.server.retry_after))
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

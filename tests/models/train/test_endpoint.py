@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from models.errors import TrainingError
+from models.errors import RequestRefusedError, TrainingError
 from models.manifest import SHIPPED, load_manifest
 from models.rationale import AttributeVerdict, CategoryVerdict
 from models.train.data.schema import parse_row
-from models.train.endpoint import ask, judge_steps, rationale_schema, teacher_answer, teacher_prompt
-from models.train.stages.config import Endpoint
+from models.train.endpoint import Answer, ask, judge_steps, rationale_schema, teacher_answer, teacher_prompt
+from models.train.stages.config import Endpoint, RequestField
 from tests.models.train.chat import ChatServer
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Scripted(ChatServer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.script: list[tuple[int, str]] = [(200, "")]
+        self.script: list[tuple[int, str | None]] = [(200, "")]
         self.bodies: list[Any] = []
         self.keys: list[str | None] = []
 
@@ -72,12 +73,19 @@ def test_teacher(server: Scripted, endpoint: Endpoint, monkeypatch: pytest.Monke
 
 
 def test_teacher_knows_what_tiers_follow_from() -> None:
-    """Four tiers are named with their verdicts; of another number the rule table says nothing."""
+    """Four tiers are named with their verdicts as the rule table has them; of another number it says nothing."""
     tiers = load_manifest(SHIPPED).tiers
-    prompt = teacher_prompt(ROW, tiers=tiers)
-    assert "1-Irrelevant when category is mismatch" in prompt
-    assert prompt.index("4-Excellent when") < prompt.index("3-Related when") < prompt.index("2-Mismatch when")
-    assert teacher_prompt(ROW, tiers=tiers[:2]) == teacher_prompt(ROW)
+    told = teacher_prompt(ROW.model_copy(update={"tier": "2"}), tiers=tiers)
+    assert told == teacher_prompt(ROW, tiers=tiers), "a tier is called by its name, however the row writes it"
+    assert dict(line.removeprefix("- ").split(": ") for line in told.splitlines() if line.startswith("- category")) == {
+        "category match, no attribute unknown or violated": "4-Excellent",
+        "category match, an attribute unknown and none violated": "3-Related",
+        "category match, an attribute violated": "2-Mismatch",
+        "category match, an attribute named brand, model or fits violated": "2-Mismatch or 1-Irrelevant",
+        "category related": "2-Mismatch",
+        "category mismatch": "1-Irrelevant",
+    }
+    assert "must fit" not in teacher_prompt(ROW, tiers=tiers[:2])
 
 
 @pytest.mark.parametrize("content", ["", "no JSON", '{"category": "perhaps"}', '{"category": "match"', "{}"])
@@ -94,6 +102,16 @@ def test_judge(server: Scripted, endpoint: Endpoint) -> None:
     assert judge_steps(alone, [(ROW, "reason", "x")] * 4) == [True, False, None, None]
 
 
+def test_judge_that_refuses(server: Scripted, endpoint: Endpoint) -> None:
+    """A step that it does not take is an abstention; if it takes none, the run stops with its words."""
+    alone = endpoint.model_copy(update={"concurrency": 1})
+    server.script = [(400, "not that one"), (200, "RIGHT")]
+    assert judge_steps(alone, [(ROW, "reason", "x")] * 2) == [None, True]
+    server.script = [(400, "no such field")]
+    with pytest.raises(RequestRefusedError, match="no such field"):
+        judge_steps(alone, [(ROW, "reason", "x")] * 2)
+
+
 def test_gives_up(server: Scripted, endpoint: Endpoint) -> None:
     """Three failures are no answer; a refusal for good stops the run with address and model."""
     server.script = [(500, "")]
@@ -104,6 +122,20 @@ def test_gives_up(server: Scripted, endpoint: Endpoint) -> None:
         ask(endpoint, "x")
 
 
+def test_waits_as_long_as_it_is_told(server: Scripted, endpoint: Endpoint) -> None:
+    """An endpoint that is asked too often says when to come back."""
+    server.script, server.retry_after = [(429, ""), (200, "now")], 1.0
+    asked = time.monotonic()
+    assert ask(endpoint, "x") == Answer("now")
+    assert time.monotonic() - asked >= 1.0
+
+
+def test_an_answer_that_ran_into_its_limit(server: Scripted, endpoint: Endpoint) -> None:
+    """Thoughts that took all tokens leave no text, which is not the text "None"."""
+    server.script, server.finish_reason = [(200, None)], "length"
+    assert ask(endpoint, "x") == Answer("", cut=True)
+
+
 def test_schema() -> None:
     """What the schema asks for is what is read: the closed values, every key, and no other."""
     schema = rationale_schema()
@@ -112,14 +144,18 @@ def test_schema() -> None:
     assert schema["$defs"]["AttributeVerdict"]["enum"] == [verdict.value for verdict in AttributeVerdict]
 
 
-def test_endpoint_without_schemas(server: Scripted, endpoint: Endpoint) -> None:
-    """A 400 is told in the endpoint's own words with what to set; then no schema is sent."""
-    server.script = [(400, "")]
-    with pytest.raises(TrainingError, match="structured: false"):
+@pytest.mark.parametrize("status", [400, 422])
+def test_endpoint_that_knows_fewer_fields(server: Scripted, endpoint: Endpoint, status: int) -> None:
+    """A refusal is told in the endpoint's own words with the fields that can be left out; then they are not sent."""
+    server.script = [(status, "no such field")]
+    with pytest.raises(RequestRefusedError, match=r"no such field.*max_completion_tokens, response_format.*--omit"):
         teacher_answer(endpoint, ROW)
-    plain = endpoint.model_copy(update={"structured": False})
+    with pytest.raises(RequestRefusedError) as refusal:
+        ask(endpoint, "x")
+    assert "response_format" not in str(refusal.value), "none was sent"
+    plain = endpoint.model_copy(update={"omit": tuple(RequestField)})
     server.script = [(200, json.dumps({"category": "mismatch"}))]
     found = teacher_answer(plain, ROW)
     assert found is not None
     assert found.category is CategoryVerdict.MISMATCH
-    assert "response_format" not in server.bodies[-1]
+    assert set(server.bodies[-1]) == {"model", "messages"}

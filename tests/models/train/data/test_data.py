@@ -216,19 +216,21 @@ def test_probes(plain: list[Product]) -> None:
 
 
 def test_probes_to_learn(plain: list[Product]) -> None:
-    """To learn from, a coin decides whether another product's chunk agrees with the truth; nothing else changes."""
-    apart, learned = probes(plain, 200, seed=3), probes(plain, 200, seed=3, to_learn=True)
-    agree = 0
+    """To learn from, another product's chunk tells the truth of that product, which is the asked one's by a coin."""
+    alike: dict[str, list[Product]] = {}
+    for product in plain:
+        alike.setdefault(product.title, []).append(product)
     by_id = {p.id: p for p in plain}
-    for row, other in zip(apart, learned, strict=True):
+    agree = Counter[str]()
+    for row in probes(plain, 200, seed=3, to_learn=True):
         if row.kind != "misleading":
-            assert other == row
             continue
-        assert other.context is not None
-        assert other.model_copy(update={"context": row.context}) == row
+        assert row.context is not None
         assert row.verdicts is not None
         (name,) = row.verdicts.attributes
         product = by_id[str(row.item.id)]
-        assert not other.context.startswith(f"{product.title}:")
-        agree += other.context.endswith(f"{name} {product.attributes[name]}.")
-    assert 70 < agree < 130
+        title, _, told = row.context.partition(f": {name} ")
+        assert any(p is not product and told == f"{p.attributes[name]}." for p in alike[title])
+        agree[str(row.tier)] += told == f"{product.attributes[name]}."
+    assert set(agree) == {"4", "2"}
+    assert all(30 < count < 70 for count in agree.values()), "of 100 each"

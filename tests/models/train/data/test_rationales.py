@@ -226,6 +226,31 @@ def test_one_missing_answer_is_left_to_the_rules(manifest: Manifest, teacher: Te
     assert summary.rejected == {Rejected.NONE: 1}
 
 
+def test_one_refused_row_is_left_to_the_rules(manifest: Manifest, teacher: Teacher, tmp_path: Path) -> None:
+    """A text that the teacher does not take, as a filter may decide, costs that row and no other; it is asked once."""
+    teacher.say = lambda query, _call: (400, "filtered") if query == "laptop" else (200, said("match", colour="ok"))
+    rows = [ROWS[0], ROWS[1], row("black toners", "4")]
+    summary = write_rationales(rows, explainer(manifest, teacher, rows), tmp_path / "out.jsonl", concurrency=2)
+    assert summary.by == {By.TEACHER: 2, By.RULES: 1}
+    assert summary.rejected == {Rejected.REFUSED: 1}
+    assert len(teacher.calls) == 3
+
+
+def test_a_teacher_that_takes_nothing_stops_the_run(manifest: Manifest, teacher: Teacher, tmp_path: Path) -> None:
+    """Told in its own words, with what to leave out; nothing is written that a later run would keep."""
+    teacher.say = always(400, "response_format is not supported")
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(TrainingError, match=r"response_format is not supported.*--omit.*4 rows in a row"):
+        write_rationales(ROWS[:4], explainer(manifest, teacher), out)
+    assert not out.read_bytes()
+
+
+def test_an_answer_that_ran_into_its_limit_is_counted_apart(manifest: Manifest, teacher: Teacher) -> None:
+    """Half a sentence is no fault of the schema: more tokens help."""
+    teacher.say, teacher.finish_reason = always(200, '{"category": "mat'), "length"
+    assert explainer(manifest, teacher).explain(ROWS[0]).rejected == (Rejected.CUT,) * 3
+
+
 def test_a_refusal_for_good_is_told_with_its_address(manifest: Manifest, teacher: Teacher, tmp_path: Path) -> None:
     """A wrong key or model ends the run at once."""
     teacher.say = always(401, "")

@@ -43,7 +43,7 @@ def test_paths(tmp_path: Path) -> None:
         ("grpo", {"vllm": "server"}, "vllm_url"),
         ("grpo", {"vllm": "colocate", "vllm_url": "http://pool:8000"}, "vllm_url"),
         ("agrl", {"vllm": "colocate", "top_k": 0}, "top_k above 0"),
-        ("agrl", {"vllm": "colocate", "guided": 4}, "guided equal to group"),
+        ("agrl", {"vllm": "server", "vllm_url": "http://pool:8000", "guided": 4}, "guided must be group"),
     ],
 )
 def test_refused(tmp_path: Path, stage: str, change: dict[str, object], told: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from models.errors import RequestRefusedError
 from models.manifest import load_manifest
 from models.rationale import CategoryVerdict, ContextUse, Rationale
 from models.train.data.schema import read_training_rows
@@ -68,6 +69,25 @@ def test_an_answer_without_words(run_settings: Callable[..., dict[str, Any]], mo
         explained = base.answers.tier(rows[pair["row"]]) == 3
         assert (len(pair["chosen_ids"]) > 1) is explained
         assert explained or len(pair["rejected_ids"]) == 1
+
+
+def test_a_refused_row_is_taught_without_words(
+    run_settings: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A row that the teacher does not take keeps its label against the wrong one, and the run says so."""
+
+    def refused(*_: object, **__: object) -> Rationale:
+        raise RequestRefusedError("filtered")
+
+    config = DpoConfig(**run_settings(rows=8, samples=2), teacher=Endpoint(url="http://nowhere/v1", model="m"))
+    config.output.mkdir()
+    monkeypatch.setattr(dpo, "teacher_answer", refused)
+    monkeypatch.setattr(dpo, "choose_pair", lambda *_: PairChoice(None, 0))
+    dpo.make_pairs(open_base(config), config, lambda *_: None)
+    lines = dpo.pairs_file(config).read_text().splitlines()
+    assert lines
+    assert all(len(json.loads(line)["chosen_ids"]) == 1 for line in lines)
+    assert "filtered" in caplog.text
 
 
 def test_stage(run_settings: Callable[..., dict[str, Any]]) -> None:

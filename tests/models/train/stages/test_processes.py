@@ -20,7 +20,12 @@ TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")  
 @pytest.mark.timeout(660)
 @pytest.mark.parametrize(
     ("stage", "more"),
-    [("sft", {"epochs": 2}), ("dpo", {"samples": 2, "epochs": 1}), ("grpo", {"max_steps": 2, "group": 4})],
+    [
+        ("sft", {"epochs": 2}),
+        ("dpo", {"samples": 2, "epochs": 1}),
+        ("grpo", {"max_steps": 2, "group": 4}),
+        ("agrl", {"max_steps": 2, "group": 4, "guided": 4}),
+    ],
 )
 def test_two_processes(stage: str, more: dict[str, Any], run_settings: Callable[..., Any], tmp_path: Path) -> None:
     """Both processes learn, the main one alone writes the checkpoint and says so."""
