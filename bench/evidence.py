@@ -8,7 +8,8 @@ of each row are chosen on the calibration rows, figures are of the validation ro
 and, if given, of human judgements, which nothing is chosen on. The folder is held to the settings it was made with.
 
 Runs of reinforcement learning see `RL_STEPS` steps of 64 sampled answers, eight to a prompt. They start from rag-sft of
-the same seed. `distilled` learns unlabelled pairs from the row that is best on the validation rows.
+the same seed. `distilled` learns unlabelled pairs from the row that is best on the validation rows. `averaged` is
+the mean of rag-sft's weights and of the checkpoint it started from.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from bench.evidence_table import best_row, figures_only, markdown, plot, replace
 from models.errors import DataError
 from models.manifest import SHIPPED, load_manifest
 
+AVERAGE = "average"
 RL_STEPS = 40
 DPO_ROWS = 300  # eight answers are sampled of each, with its chunk and without
 RL = {
@@ -53,7 +55,7 @@ class Row:
 
     Attributes:
         name: of the row.
-        stage: of `tierwise train`, None for the checkpoint that all start from.
+        stage: of `tierwise train`, None for the checkpoint that all start from; AVERAGE takes no steps.
         base: the row it starts from.
         settings: beside the shared ones.
         rows: file of the training rows.
@@ -80,6 +82,7 @@ ROWS = (
     Row("agrl", "agrl", "rag-sft", RL),
     Row("srpo", "srpo", "rag-sft", RL),
     Row("distilled", "distill", "bootstrap", SUPERVISED, rows="unlabelled", distils=True),
+    Row("averaged", AVERAGE, "rag-sft"),
 )
 
 
@@ -145,6 +148,28 @@ class Evidence:
         output = self.folder / name
         output.mkdir(parents=True, exist_ok=True)
         base = row.base if seed == 1 or row.base == "bootstrap" else f"{row.base}-{seed}"
+        if row.stage == AVERAGE:
+            arguments, last = self._average(base, output), output / "checkpoint" / "tierwise.json"
+        else:
+            arguments, last = self._stage(row, seed, base, output, teacher), output / "report.json"
+        started = time.monotonic()
+        if not last.is_file():
+            command = [str(Path(sys.executable).with_name("tierwise")), "train", *arguments]
+            with (output / "train.log").open("a") as log:
+                done = subprocess.run(command, stdout=log, stderr=log, env=_environment(), check=False)  # noqa: S603 - ours
+            if done.returncode:
+                sys.exit(f"{name} ended with status {done.returncode}; its last words are in {output / 'train.log'}")
+        clock = output / "minutes"
+        total = (float(clock.read_text()) if clock.is_file() else 0.0) + (time.monotonic() - started) / 60
+        clock.write_text(f"{total:.2f}\n")
+        return total
+
+    def _average(self, base: str, output: Path) -> list[str]:
+        pairs, mean = self.folder / "rows" / "calibration.jsonl", output / "checkpoint"
+        both = (self._checkpoint("bootstrap"), self._checkpoint(base))
+        return [AVERAGE, *map(str, both), "--pairs", str(pairs), "--output", str(mean)]
+
+    def _stage(self, row: Row, seed: int, base: str, output: Path, teacher: str | None) -> list[str]:
         settings: dict[str, Any] = {
             "base": str(self._checkpoint(base)),
             "output": str(output),
@@ -161,23 +186,7 @@ class Evidence:
             settings |= {"max_steps": 2, "batch_size": 16, "save_steps": 2, "log_steps": 1, "pool_confidence": 1.0}
         config = output / "config.yaml"
         config.write_text(yaml.safe_dump(settings, sort_keys=False))
-        started = time.monotonic()
-        if not (output / "report.json").is_file():
-            command = [
-                str(Path(sys.executable).with_name("tierwise")),
-                "train",
-                str(row.stage),
-                "--config",
-                str(config),
-            ]
-            with (output / "train.log").open("a") as log:
-                done = subprocess.run(command, stdout=log, stderr=log, env=_environment(), check=False)  # noqa: S603 - ours
-            if done.returncode:
-                sys.exit(f"{name} ended with status {done.returncode}; its last words are in {output / 'train.log'}")
-        clock = output / "minutes"
-        total = (float(clock.read_text()) if clock.is_file() else 0.0) + (time.monotonic() - started) / 60
-        clock.write_text(f"{total:.2f}\n")
-        return total
+        return [str(row.stage), "--config", str(config)]
 
 
 def _environment() -> dict[str, str]:
