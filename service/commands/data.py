@@ -185,7 +185,7 @@ def probes(
     ] = False,
     to_learn: Annotated[
         bool,
-        typer.Option("--to-learn", help="For training: a coin decides what another product's chunk states."),
+        typer.Option("--to-learn", help="For training: a coin decides whether another product's value is the same."),
     ] = False,
 ) -> None:
     """Make a context test set: facts withheld from the item, and the right, no, a useless or a misleading chunk.

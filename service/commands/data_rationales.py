@@ -101,4 +101,5 @@ def _told(summary: Summary, output: Path, count: int) -> list[str]:
     lines = [f"{output}: {count:,} rows{kept}; {without:,} of this run have no verdicts"]
     lines += [f"  {by}: {summary.by[by]:,}" for by in By if summary.by[by]]
     lines += [f"  answers rejected, {why}: {n:,}" for why, n in sorted(summary.rejected.items())]
+    lines += [f"  the first refusal: {summary.refusal}"] if summary.refusal else []
     return lines

@@ -26,7 +26,7 @@ from models.train.data.schema import Row, RowItem, Verdicts
 from models.train.queries import askable, spoken, words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from models.catalogue import Product
 
@@ -71,25 +71,31 @@ def probes(
         if len(holders.get((product.category, name), ())) >= LEAST_VALUES
         and askable(name, value)
         and not told(product, name, value)
-        and not (to_learn and len(holders[product.category, name][value]) == 1)
     ]
     rng.shuffle(pool)
-    drawn = list({product.id: (product, name) for product, name in pool}.values())[:count]
+    drawn: list[tuple[Product, str, dict[str, list[Product]]]] = []
+    for product, name in {product.id: (product, name) for product, name in pool}.values():
+        if len(drawn) == count:
+            break
+        strangers = _strangers(product, holders[product.category, name])
+        agreeing = product.attributes[name] in strangers
+        if len(strangers) > agreeing and (agreeing or not to_learn):
+            drawn.append((product, name, strangers))
     if len(drawn) < count:
         raise DataError(f"the catalogue yields {len(drawn)} probes, {count} were asked for")
     rows: list[Row] = []
-    for number, (product, name) in enumerate(drawn):
+    for number, (product, name, strangers) in enumerate(drawn):
         true = product.attributes[name]
-        other = rng.choice(sorted(holders[product.category, name].keys() - {true}))
+        other = rng.choice(sorted(strangers.keys() - {true}))
         holds = number % 2 == 0
         asked = true if holds else other
         claimed = coin.choice((true, other)) if to_learn else other
-        decoy = rng.choice([p for p in holders[product.category, name][claimed] if p is not product])
-        stranger = rng.choice(products)
+        decoy = rng.choice(strangers[claimed])
+        anything = rng.choice(products)
         chunks = {
             "none": None,
             "right": _chunk(product, name, true),
-            "useless": _chunk(stranger, "description", stranger.description or stranger.category or stranger.title),
+            "useless": _chunk(anything, "description", anything.description or anything.category or anything.title),
             "misleading": _chunk(decoy, name, claimed),
         }
         bare = _bare(product, name, asked)
@@ -106,6 +112,12 @@ def probes(
             for variant in VARIANTS
         ]
     return rows
+
+
+def _strangers(product: Product, holders: Mapping[str, Sequence[Product]]) -> dict[str, list[Product]]:
+    """Value -> who has it and cannot be taken for the product by its title."""
+    found = {value: [p for p in who if p.title != product.title] for value, who in holders.items()}
+    return {value: who for value, who in found.items() if who}
 
 
 def told(product: Product, name: str, value: str) -> bool:

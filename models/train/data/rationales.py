@@ -51,15 +51,12 @@ class Rejected(StrEnum):
     """Why a teacher's answer was not taken."""
 
     NONE = "no answer"
-    REFUSED = "the request refused"
-    CUT = "cut off (--longest)"
+    REFUSED = "the pair refused"
+    CUT = "cut off before its end"
     UNREADABLE = "not in the schema"
     TIER = "against the tier"
     RULES = "against the rules"
     CONTEXT = "against the known use of the chunk"
-
-
-_SAYS_NOTHING: Final = frozenset({Rejected.NONE, Rejected.REFUSED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +67,7 @@ class Explained:
         row: with its verdicts, if there are any.
         by: where they come from.
         rejected: why each of the teacher's answers was not taken.
-        refusal: what the teacher said where it refused the request.
+        refusal: what the teacher said where it refused the pair.
     """
 
     row: Row
@@ -81,7 +78,7 @@ class Explained:
     @property
     def answered(self) -> bool:
         """Whether a teacher said anything about it."""
-        return self.by is By.TEACHER or any(why not in _SAYS_NOTHING for why in self.rejected)
+        return self.by is By.TEACHER or any(why is not Rejected.NONE for why in self.rejected)
 
 
 @dataclass(slots=True)
@@ -92,11 +89,13 @@ class Summary:
         kept: rows that an earlier run had written.
         by: rows of this run.
         rejected: teacher's answers of this run that were not taken.
+        refusal: what the teacher said of the first pair that it refused.
     """
 
     kept: int = 0
     by: Counter[By] = field(default_factory=Counter)
     rejected: Counter[Rejected] = field(default_factory=Counter)
+    refusal: str = ""
 
 
 class Explainer:
@@ -152,7 +151,7 @@ class Explainer:
             if isinstance(found, Rationale):
                 return Explained(self._from_teacher(row, reading, found, sure), By.TEACHER, tuple(rejected))
             rejected.append(found)
-            if found in _SAYS_NOTHING:
+            if found in {Rejected.NONE, Rejected.REFUSED}:
                 break
         if sure is not None:
             return Explained(self._from_rules(row, reading, sure), By.RULES, tuple(rejected), refusal)
@@ -252,15 +251,16 @@ def write_rationales(
                 held.append(ahead.popleft().result())
                 ahead.extend(pool.submit(explainer.explain, row) for row in islice(left, 1))
                 answered |= held[-1].answered
-                silent = sum(bool(_SAYS_NOTHING.intersection(one.rejected)) for one in held)
+                silent = sum(Rejected.NONE in one.rejected for one in held)
                 if silent >= _SILENT or (silent and not ahead and not answered):
-                    raise TrainingError(_down(explainer, silent, next((o.refusal for o in held if o.refusal), "")))
+                    raise TrainingError(_down(explainer, silent))
                 if silent and ahead and not held[-1].answered:
                     continue
                 for one in held:
                     file.write(one.row.model_dump_json(exclude_defaults=True) + "\n")
                     summary.by[one.by] += 1
                     summary.rejected.update(one.rejected)
+                    summary.refusal = summary.refusal or one.refusal
                 file.flush()
                 held.clear()
                 if progress is not None:
@@ -271,10 +271,8 @@ def write_rationales(
     return summary
 
 
-def _down(explainer: Explainer, count: int, refusal: str) -> str:
+def _down(explainer: Explainer, count: int) -> str:
     assert explainer.teacher is not None  # noqa: S101 - nobody else is silent
-    if refusal:
-        return f"{refusal} (no answer to {count} rows in a row)"
     return (
         f"{explainer.teacher.url} gave no answer for {count} rows in a row: check the address and that it serves "
         f"{explainer.teacher.model!r}, and run the same command again; it goes on where it stopped"

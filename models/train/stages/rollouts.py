@@ -87,7 +87,8 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL's base classes a
 
     def _room(self) -> int:
         """Tokens that vLLM keeps for an answer and its prompt; a base's whole context may not fit beside training."""
-        return max(map(self.longest_prompt, self.rows)) + self.base.answers.longest_answer
+        most = max(map(self.longest_prompt, self.rows)) + self.base.answers.longest_answer
+        return min(most, getattr(self.base.model.config, "max_position_embeddings", most))
 
     def longest_prompt(self, row: Row) -> int:
         """Tokens of the longest prompt that is sampled for a row."""

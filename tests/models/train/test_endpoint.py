@@ -103,12 +103,13 @@ def test_judge(server: Scripted, endpoint: Endpoint) -> None:
 
 
 def test_judge_that_refuses(server: Scripted, endpoint: Endpoint) -> None:
-    """A step that it does not take is an abstention; if it takes none, the run stops with its words."""
+    """A step that it does not take is an abstention, even all of a batch; if it takes nothing, the run stops."""
     alone = endpoint.model_copy(update={"concurrency": 1})
-    server.script = [(400, "not that one"), (200, "RIGHT")]
-    assert judge_steps(alone, [(ROW, "reason", "x")] * 2) == [None, True]
+    server.script = [(400, "not that one"), (200, "yes"), (403, "nor that"), (200, "yes"), (200, "RIGHT")]
+    assert judge_steps(alone, [(ROW, "reason", "x")] * 2) == [None, None]
+    assert judge_steps(alone, [(ROW, "reason", "x")]) == [True]
     server.script = [(400, "no such field")]
-    with pytest.raises(RequestRefusedError, match="no such field"):
+    with pytest.raises(TrainingError, match="no such field"):
         judge_steps(alone, [(ROW, "reason", "x")] * 2)
 
 
@@ -124,16 +125,31 @@ def test_gives_up(server: Scripted, endpoint: Endpoint) -> None:
 
 def test_waits_as_long_as_it_is_told(server: Scripted, endpoint: Endpoint) -> None:
     """An endpoint that is asked too often says when to come back."""
-    server.script, server.retry_after = [(429, ""), (200, "now")], 1.0
+    server.script, server.retry_after = [(429, ""), (429, ""), (200, "now")], 1.0
     asked = time.monotonic()
     assert ask(endpoint, "x") == Answer("now")
-    assert time.monotonic() - asked >= 1.0
+    assert time.monotonic() - asked >= 2.0
 
 
 def test_an_answer_that_ran_into_its_limit(server: Scripted, endpoint: Endpoint) -> None:
     """Thoughts that took all tokens leave no text, which is not the text "None"."""
     server.script, server.finish_reason = [(200, None)], "length"
     assert ask(endpoint, "x") == Answer("", cut=True)
+
+
+def test_a_filtered_answer_is_a_refusal(server: Scripted, endpoint: Endpoint) -> None:
+    """An endpoint that filters everything is no teacher, and says so."""
+    server.script, server.finish_reason = [(200, None)], "content_filter"
+    with pytest.raises(TrainingError, match="content_filter"):
+        ask(endpoint, "x")
+
+
+def test_one_prompt_refused(server: Scripted, endpoint: Endpoint) -> None:
+    """Who takes a harmless prompt refuses this one alone, and the error says which of the two it is."""
+    server.script = [(403, "flagged"), (200, "yes")]
+    with pytest.raises(RequestRefusedError, match="flagged"):
+        ask(endpoint, "x")
+    assert [body["messages"][0]["content"] for body in server.bodies] == ["x", "Say yes."]
 
 
 def test_schema() -> None:
@@ -148,9 +164,9 @@ def test_schema() -> None:
 def test_endpoint_that_knows_fewer_fields(server: Scripted, endpoint: Endpoint, status: int) -> None:
     """A refusal is told in the endpoint's own words with the fields that can be left out; then they are not sent."""
     server.script = [(status, "no such field")]
-    with pytest.raises(RequestRefusedError, match=r"no such field.*max_completion_tokens, response_format.*--omit"):
+    with pytest.raises(TrainingError, match=r"no such field.*max_completion_tokens, response_format.*--omit"):
         teacher_answer(endpoint, ROW)
-    with pytest.raises(RequestRefusedError) as refusal:
+    with pytest.raises(TrainingError) as refusal:
         ask(endpoint, "x")
     assert "response_format" not in str(refusal.value), "none was sent"
     plain = endpoint.model_copy(update={"omit": tuple(RequestField)})

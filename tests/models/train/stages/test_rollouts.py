@@ -18,6 +18,7 @@ from models.train.stages import dyknow, finish, run, srpo
 from models.train.stages.agrl import GuidedTrainer
 from models.train.stages.base import Base, open_base
 from models.train.stages.config import AgrlConfig, DyknowConfig, GrpoConfig, SrpoConfig
+from models.train.stages.reader import left_padded
 from models.train.stages.rollouts import RolloutTrainer, learned_rows, sampled_by
 
 if TYPE_CHECKING:
@@ -214,6 +215,40 @@ def test_agrl(run_settings: Callable[..., Settings]) -> None:
         ratio = (plain - hinted).exp().clamp(0.8, 1.2) if guided[n] else torch.ones(len(answer))
         old = first["old_per_token_logps"][n][: len(answer)]
         assert (plain - old).exp().tolist() == pytest.approx(ratio.tolist(), abs=1e-3)
+
+
+def test_agrl_keeps_step_with_other_processes(
+    run_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process without guided answers runs the model as often as one that has some, and learns as if it had not."""
+    config = AgrlConfig(**run_settings(rows=16, **FEW), guided=4, temperature=1)
+    base = open_base(config)
+    trainer = GuidedTrainer(base, config, learned_rows(base, config))
+    trainer._asked, trainer._guides = trainer.rows[:2], {}
+    prompts, prompt_mask = left_padded([base.answers.prompt(row) for row in trainer._asked], 0)
+    answer = torch.tensor([base.answers.gold(trainer.rows[0])] * 2)
+    output = {
+        "prompt_ids": prompts,
+        "prompt_mask": prompt_mask,
+        "completion_ids": answer,
+        "completion_mask": torch.ones_like(answer),
+    }
+    passes: list[int] = []
+    score = trainer._get_per_token_logps_and_entropies
+
+    def counted(model: Any, ids: torch.Tensor, *rest: Any) -> Any:
+        passes.append(len(ids))
+        return score(model, ids, *rest)
+
+    monkeypatch.setattr(trainer, "_get_per_token_logps_and_entropies", counted)
+    for others, expected in ((0, []), (3, [2, 3])):
+        monkeypatch.setattr(trainer.accelerator, "gather", lambda own, n=others: torch.tensor([n, int(own)]))
+        trainer.complete(output, [])
+        assert passes == expected
+    for row, old in zip(trainer._asked, output["old_per_token_logps"], strict=True):
+        assert old.tolist() == pytest.approx(
+            _log_probs(base, base.answers.prompt(row), answer[0].tolist()).tolist(), abs=1e-4
+        )
 
 
 def test_srpo(run_settings: Callable[..., Settings]) -> None:
