@@ -9,7 +9,7 @@ and, if given, of human judgements, which nothing is chosen on. The folder is he
 
 Runs of reinforcement learning see `RL_STEPS` steps of 64 sampled answers, eight to a prompt. They start from rag-sft of
 the same seed. `distilled` learns unlabelled pairs from the row that is best on the validation rows. `averaged` is
-the mean of rag-sft's weights and of the checkpoint it started from.
+the mean of that row's weights (distilled itself can be it) and of the checkpoint that all start from.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Row:
         settings: beside the shared ones.
         rows: file of the training rows.
         seeds: how often it is run; the first seed's checkpoint is the row's.
-        distils: whether it learns from the row that is best on the validation rows so far.
+        of_best: it learns from the row that is best on the validation rows so far, or is averaged with it.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Row:
     settings: dict[str, Any] = field(default_factory=dict)
     rows: str = "train"
     seeds: int = 1
-    distils: bool = False
+    of_best: bool = False
 
 
 ROWS = (
@@ -81,8 +81,8 @@ ROWS = (
     Row("dyknow", "dyknow", "rag-sft", {**RL, "pool_confidence": 0.7}, seeds=3),
     Row("agrl", "agrl", "rag-sft", RL),
     Row("srpo", "srpo", "rag-sft", RL),
-    Row("distilled", "distill", "bootstrap", SUPERVISED, rows="unlabelled", distils=True),
-    Row("averaged", AVERAGE, "rag-sft"),
+    Row("distilled", "distill", "bootstrap", SUPERVISED, rows="unlabelled", of_best=True),
+    Row("averaged", AVERAGE, "bootstrap", of_best=True),
 )
 
 
@@ -134,10 +134,10 @@ class Evidence:
             hold_to(self.folder / name, {"stage": row.stage, "base": row.base, "rows": row.rows, **row.settings})
         if not path.is_file():
             print(f"{time.strftime('%H:%M:%S')} {name}", file=sys.stderr, flush=True)
-            teacher = best_row(self.results) if row.distils else None
-            minutes = self._train(row, seed, name, teacher) if row.stage else 0.0
+            best = best_row(self.results) if row.of_best else None
+            minutes = self._train(row, seed, name, best) if row.stage else 0.0
             found = asyncio.run(measured(self._checkpoint(name), self.sources))
-            found |= {"minutes": round(minutes, 1), "seed": seed, "row": row.name, "teacher": teacher}
+            found |= {"minutes": round(minutes, 1), "seed": seed, "row": row.name, "of_best": best}
             path.write_text(json.dumps(found, indent=1) + "\n")
         self.results[name] = json.loads(path.read_text())
 
@@ -146,14 +146,14 @@ class Evidence:
             return Path(self.args.base)
         return self.folder / name / "checkpoint"
 
-    def _train(self, row: Row, seed: int, name: str, teacher: str | None) -> float:
+    def _train(self, row: Row, seed: int, name: str, best: str | None) -> float:
         """`tierwise train` in a process of its own; minutes that it took, over all of its starts."""
         output = self.folder / name
         base = row.base if seed == 1 or row.base == "bootstrap" else f"{row.base}-{seed}"
         if row.stage == AVERAGE:
-            arguments, last = self._average(base, output), output / "checkpoint" / "tierwise.json"
+            arguments, last = self._average([base, best or base], output), output / "checkpoint" / "tierwise.json"
         else:
-            arguments, last = self._stage(row, seed, base, output, teacher), output / "report.json"
+            arguments, last = self._stage(row, seed, base, output, best), output / "report.json"
         started = time.monotonic()
         if not last.is_file():
             command = [str(Path(sys.executable).with_name("tierwise")), "train", *arguments]
@@ -166,10 +166,10 @@ class Evidence:
         clock.write_text(f"{total:.2f}\n")
         return total
 
-    def _average(self, base: str, output: Path) -> list[str]:
+    def _average(self, names: list[str], output: Path) -> list[str]:
         pairs, mean = self.folder / "rows" / "calibration.jsonl", output / "checkpoint"
-        both = (self._checkpoint("bootstrap"), self._checkpoint(base))
-        return [AVERAGE, *map(str, both), "--pairs", str(pairs), "--output", str(mean)]
+        checkpoints = [str(self._checkpoint(name)) for name in names]
+        return [AVERAGE, *checkpoints, "--pairs", str(pairs), "--output", str(mean)]
 
     def _stage(self, row: Row, seed: int, base: str, output: Path, teacher: str | None) -> list[str]:
         settings: dict[str, Any] = {
