@@ -52,7 +52,7 @@ def markdown(report: dict[str, Any]) -> str:
             _table(first, "dev", {**REST, **{n: n for n in _tier_figures(first)}}),
         ]
     if seeds := _seeds(results):
-        parts += ["Three seeds, mean and range:", seeds]
+        parts += ["Several seeds, mean and range:", seeds]
     parts.append(
         "Behind each figure: row minus bootstrap on the same pairs, with its 95 % interval over query clusters; bold "
         "where that excludes zero."
