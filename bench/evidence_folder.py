@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from models.errors import DataError
+from service.measuring import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,12 +27,9 @@ def hold_to(folder: Path, settings: Mapping[str, Any]) -> None:
     """
     stamp = folder / STAMP
     if not stamp.is_file():
-        if folder.is_dir() and any(path.suffix != ".tmp" for path in folder.iterdir()):
+        if folder.is_dir() and any(not path.name.startswith(f".{STAMP}") for path in folder.iterdir()):
             raise DataError(f"{folder} holds runs and does not say what they were made with: name a new --output")
-        folder.mkdir(parents=True, exist_ok=True)
-        half = stamp.with_suffix(".tmp")
-        half.write_text(json.dumps(settings, indent=1) + "\n")
-        half.replace(stamp)
+        write_atomically(stamp, json.dumps(settings, indent=1) + "\n")
         return
     made = json.loads(stamp.read_text())
     now = json.loads(json.dumps(settings))
